@@ -1,0 +1,118 @@
+"""Weights in and out: safetensors, or torch files opened with `weights_only=True`. Never a pickle."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from distill.core.errors import CheckpointError
+from distill.core.files import replacing
+
+__all__ = ["load_weights", "read_state", "save_state", "save_weights"]
+
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
+_PREFIXES = ("module.", "model.", "_orig_mod.", "backbone.")
+_SHOWN = 8
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a checkpoint by name, wrappers (`state_dict`, `model`, …) and prefixes (`module.`, …) taken off.
+
+    Raises:
+        CheckpointError: not a checkpoint, damaged, or one that needs unpickling of arbitrary objects.
+    """
+    return _bare(_tensors(path))
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(2)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        if start == b"PK" or start[:1] == b"\x80":  # a torch file, whatever its name: zip, or an old bare pickle
+            found: object = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            found = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: neither a safetensors nor a torch file, or damaged ({error})") from error
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        raise CheckpointError(
+            f"{path}: not opened, because it holds more than tensors{f' ({named[1]})' if named else ''} and unpickling"
+            " that could run code. Save its state_dict() alone, best with safetensors.torch.save_file"
+        ) from error
+    except Exception as error:  # on damaged bytes torch raises nearly anything: RuntimeError, KeyError, OSError …
+        reason = str(error).split("\n", 1)[0].split(". ", 1)[0] or type(error).__name__
+        raise CheckpointError(f"{path}: a damaged or truncated torch file ({reason})") from error
+    while isinstance(found, Mapping) and (wrapper := _wrapper_of(found)):
+        found = found[wrapper]
+    if not isinstance(found, Mapping) or not any(isinstance(v, torch.Tensor) for v in found.values()):
+        raise CheckpointError(f"{path}: found no tensors by name, expected a state_dict")
+    return {str(key): value for key, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def _wrapper_of(found: Mapping[str, object]) -> str | None:
+    return next((wrapper for wrapper in _WRAPPERS if isinstance(found.get(wrapper), Mapping)), None)
+
+
+def _bare(state: dict[str, torch.Tensor], known: Iterable[str] = ()) -> dict[str, torch.Tensor]:
+    """Take off prefixes that all names share, until one of the known names appears."""
+    while not any(key in state for key in known) and (
+        prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None)
+    ):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def load_weights(module: nn.Module, path: Path, *, replace: tuple[str, ...] = ()) -> None:
+    """Load a checkpoint strictly.
+
+    Args:
+        module: receives the weights.
+        path: safetensors or torch file.
+        replace: prefixes of parameters that may be missing or of other shape, because they are trained anew (the
+            classifier layer). They keep their present values.
+
+    Raises:
+        CheckpointError: anything else is missing, unexpected or of another shape; all of it is listed.
+    """
+    own = module.state_dict()
+    state = _bare(_tensors(path), own)
+    fresh = {key for key in own if key.startswith(replace)} if replace else set()
+    fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    missing = sorted(set(own) - set(state) - fresh - {k for k in own if k.endswith("num_batches_tracked")})
+    unexpected = sorted(k for k in state if k not in own and not (replace and k.startswith(replace)))
+    shapes = sorted(
+        f"{k}: found {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in state
+        if k in own and k not in fits and k not in fresh
+    )
+    if missing or unexpected or shapes:
+        parts = [("missing", missing), ("not part of this model", unexpected), ("of another shape", shapes)]
+        listed = "\n".join(f"  {len(names)} {what}: {_some(names)}" for what, names in parts if names)
+        raise CheckpointError(f"{path} does not fit this model:\n{listed}")
+    module.load_state_dict({k: v.to(own[k].dtype) for k, v in fits.items()}, strict=False)
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a module's state_dict as safetensors, atomically; the same values give the same bytes."""
+    save_state(dict(module.state_dict()), path)
+
+
+def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors by name as safetensors, atomically."""
+    with replacing(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, temporary)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,0 +1,1 @@
+"""The vocabulary. Nothing in here imports torch."""

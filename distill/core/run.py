@@ -1,0 +1,150 @@
+"""The run folder: the only way two programs talk, and where work goes on after any interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from distill import __version__
+from distill.core.errors import RunFolderError
+from distill.core.files import read_json, write_json
+
+__all__ = ["FORMAT", "Run", "latest_run"]
+
+FORMAT: Final = 1
+"""Layout of the folder; a run of another format is refused."""
+
+_MARK = "run.json"
+
+
+class Run:
+    """A run folder.
+
+    A stage is a sub-folder. It is done when its `stage.json`, written last and by rename, holds the fingerprint of all
+    that the stage depends on. `started.json` holds the fingerprint of work under way: work of another one is discarded,
+    work of the same one goes on.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        RunFolderError: it is no run folder, or one of another format.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        mark = root / _MARK
+        if not mark.is_file():
+            raise RunFolderError(f"{root} is no run folder (found no {_MARK} in it); `distill run` makes one")
+        try:
+            found = read_json(mark)["format"]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise RunFolderError(f"{mark} is damaged ({error}): delete {root} or choose another `output`") from error
+        if found != FORMAT:
+            raise RunFolderError(
+                f"{root} was made by another version (format {found}, this is mobile-distill {__version__} with format"
+                f" {FORMAT}). Choose another `output`, or go on with the version that made it"
+            )
+
+    @classmethod
+    def create(cls, root: Path) -> Run:
+        """Open a run folder, made if needed.
+
+        Raises:
+            RunFolderError: a file is in the way, the folder holds other things, or it cannot be written.
+        """
+        try:
+            blocking = next((p for p in (root, *root.parents) if p.exists() and not p.is_dir()), None)
+            if blocking is not None:
+                raise RunFolderError(f"output: {blocking} is a file, expected a folder or nothing at {root}")
+            # a kill may have left `.run.json.….tmp`
+            if root.is_dir() and not (root / _MARK).exists() and any(_MARK not in p.name for p in root.iterdir()):
+                raise RunFolderError(f"output: {root} holds files that no run made; choose a new folder")
+            root.mkdir(parents=True, exist_ok=True)
+            if not (root / _MARK).exists():
+                write_json(root / _MARK, {"format": FORMAT, "version": __version__})
+        except OSError as error:
+            raise RunFolderError(f"output: cannot write to {root} ({error.strerror})") from error
+        if not os.access(root, os.W_OK):
+            raise RunFolderError(f"output: {root} is not writable")
+        return cls(root)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process; the system lets go of it however the process ends.
+
+        Raises:
+            RunFolderError: another process works in it.
+        """
+        with (self.root / ".lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunFolderError(f"{self.root} is in use by another distill process") from error
+            yield
+
+    def folder(self, stage: str) -> Path:
+        """Folder of a stage."""
+        return self.root / stage
+
+    def done(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
+        """What a finished stage said of itself, or None if it has to run."""
+        try:
+            found: dict[str, Any] = read_json(self.folder(stage) / "stage.json")
+            same = found["fingerprint"] == fingerprint
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found if same else None
+
+    def begin(self, stage: str, fingerprint: str) -> Path:
+        """Prepare a stage's folder: keep unfinished work of the same fingerprint, discard any other."""
+        folder = self.folder(stage)
+        started = folder / "started.json"
+        try:
+            same = read_json(started)["fingerprint"] == fingerprint
+        except (OSError, ValueError, KeyError, TypeError):
+            same = False
+        if not same and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "stage.json").unlink(missing_ok=True)
+        write_json(started, {"stage": stage, "fingerprint": fingerprint})
+        return folder
+
+    def finish(self, stage: str, fingerprint: str, seconds: float, summary: dict[str, Any]) -> None:
+        """Mark a stage as done."""
+        document: dict[str, Any] = {"stage": stage, "fingerprint": fingerprint, "version": __version__}
+        document |= {"finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": round(seconds, 2)}
+        write_json(self.folder(stage) / "stage.json", {**document, "summary": summary})
+
+    def summary(self, stage: str) -> dict[str, Any]:
+        """Summary of a finished stage.
+
+        Raises:
+            RunFolderError: it is not finished.
+        """
+        try:
+            summary: dict[str, Any] = read_json(self.folder(stage) / "stage.json")["summary"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"{self.root}: the stage {stage} is not finished; `distill run` goes on with it"
+            ) from error
+        return summary
+
+
+def latest_run(folder: Path) -> Path:
+    """The run in this folder that was worked on last.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    marks = [p.parent for p in folder.glob(f"*/{_MARK}")]
+    if not marks:
+        raise RunFolderError(f"found no run in {folder}; name one with --run, or make one with `distill run`")
+    return max(marks, key=lambda run: (run / ".lock").stat().st_mtime_ns if (run / ".lock").exists() else 0)

@@ -1,0 +1,118 @@
+"""Sections of a config that plugins extend. A field's docstring is its help, its schema text and its reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "FitSettings",
+    "FromCommandLine",
+    "InputPath",
+    "ModelArgs",
+    "Settings",
+    "StudentSettings",
+    "TeacherSettings",
+    "TrainSettings",
+]
+
+
+class FromCommandLine(str):
+    """A string given by `--set`: paths in it are relative to the current folder, not to the config file."""
+
+
+def _resolve(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise PydanticCustomError("path_type", "a path")
+    base = Path.cwd() if isinstance(value, FromCommandLine) or not info.context else info.context["folder"]
+    path = (base / Path(value).expanduser()).resolve()
+    if not path.exists():
+        raise ValueError(f"found no file or folder {path}")
+    return path
+
+
+def _leave_to_us(arguments: dict[str, Any]) -> dict[str, Any]:
+    taken = sorted({"num_classes", "pretrained", "checkpoint_path"} & set(arguments))
+    if taken:
+        raise ValueError(f"{', '.join(taken)} cannot be set here: `pretrained`, `checkpoint` and the classes decide")
+    return arguments
+
+
+ModelArgs = Annotated[dict[str, Any], AfterValidator(_leave_to_us)]
+"""Arguments of timm.create_model, without those that would give a model a random classifier unseen."""
+
+InputPath = Annotated[Path, BeforeValidator(_resolve)]
+"""An existing file or folder; relative ones start at the config file's folder."""
+
+
+class Settings(BaseModel):
+    """Closed: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, protected_namespaces=())
+
+
+class TrainSettings(Settings):
+    """How a network learns. One loop trains the fitted teacher, the student and the control."""
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    """Passes over the training images, at most; early stopping may end sooner."""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Images a step."""
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """Peak learning rate of AdamW; auto: 3e-4 from pretrained weights (higher ones destroy the features), 2e-3 from
+    scratch."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """AdamW weight decay, on weights of two dimensions and more only."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 2.0
+    """Epochs of linear warm-up before the cosine falls to zero."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    """Decay of the exponential moving average of the weights, for each step; 0 turns it off."""
+    batch_norm: Literal["auto", "frozen", "train"] = "auto"
+    """Batch-norm statistics; auto: frozen when starting from pretrained weights, else trained."""
+    probe: bool | Literal["auto"] = "auto"
+    """Fit the classifier on frozen features first; auto: when starting from pretrained weights."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU (where bfloat16 makes MobileNetV2
+    1.7 times as fast, MobileNetV4 slower)."""
+    min_crop: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Smallest share of the image's area that a random crop keeps."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of each truth that is spread evenly over all classes; a teacher's answers are left as they are."""
+    patience: Annotated[int, Field(ge=1)] = 15
+    """Stop after this many epochs without a better validation result."""
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Threads that decode and crop."""
+
+
+class FitSettings(TrainSettings):
+    """How a pretrained teacher is fine-tuned on the labelled images before it labels."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Images a step."""
+
+
+class TeacherSettings(Settings):
+    """Keys that every teacher takes."""
+
+    classes: list[str] | None = None
+    """Names of the teacher's outputs, in order. Default: what the weights say of themselves, else the classes of the
+    data."""
+    class_map: dict[str, str] = {}
+    """Teacher class -> class of the data; several may go to one. Empty: the names must be the same."""
+    unmapped: str = "drop"
+    """Where the probability of teacher classes outside the map goes: `drop` (the rest is scaled to one) or the name of
+    a class of the data."""
+    fit: FitSettings | None = None
+    """Fine-tune the teacher on the labelled images first; `{}` takes the defaults."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Images in one forward pass while labelling."""
+
+
+class StudentSettings(Settings):
+    """Keys that every student takes."""
+
+    image_size: Annotated[int, Field(ge=16, le=1024)] = 224
+    """Side of the square input in pixels; a multiple of 32 wastes nothing."""

@@ -1,0 +1,271 @@
+"""The whole story on one page: images, teacher, labels, student, control, files, numbers, report.
+
+Each line of `run` is a stage. A stage is done when the fingerprint of all it depends on stands in its folder; so the
+same command goes on where it stopped, and a changed setting redoes only what depends on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+
+from distill import stages
+from distill.config import RunConfig, save_config
+from distill.core import plugins
+from distill.core.environment import describe_environment
+from distill.core.errors import GateFailed, RunFolderError
+from distill.core.files import digest_of, sha256_of, write_json
+from distill.core.progress import Progress
+from distill.core.run import Run
+from distill.data import sources
+from distill.data.digits import DIGITS, with_demo
+from distill.data.manifest import Manifest
+
+__all__ = ["PURPOSE", "STAGES", "StageName", "plan", "run"]
+
+StageName = Literal["data", "teacher", "labels", "student", "baseline", "export", "benchmark", "report"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+
+# Raised when a stage's code starts to give other results, so that finished runs do that stage anew.
+_VERSIONS: dict[StageName, int] = dict.fromkeys(STAGES, 1)
+
+PURPOSE: dict[StageName, str] = {
+    "data": "read every image once: hash, size, split, or why it is left out",
+    "teacher": "load the teacher, fit it where asked, score it on the validation set",
+    "labels": "ask the teacher about every view of every training image, once",
+    "student": "teach the student what the store says",
+    "baseline": "train the control: the same student on the labelled images alone",
+    "export": "write each file, open it in another process, compare and score it",
+    "benchmark": "time the files on this CPU in interleaved rounds",
+    "report": "gather all numbers into report.json and report.html",
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage of a plan.
+
+    Args:
+        name: of the stage.
+        done: nothing is left to do.
+        why: one sentence.
+    """
+
+    name: StageName
+    done: bool
+    why: str
+
+
+def run(config: RunConfig, console: Console, *, until: StageName | None = None) -> Path:
+    """Do everything that is not done yet.
+
+    Args:
+        config: of the run.
+        console: told what happens.
+        until: last stage to do.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: something the user can change; finished work is kept.
+        GateFailed: all is done, a promise does not hold.
+    """
+    folder = Run.create(config.output)
+    with folder.lock():
+        save_config(config, folder.root / "config.yaml")
+        if config.data.demo is not None:
+            config = with_demo(config)
+        steps = _Steps(config, folder, console, until)
+        work = stages.Work(config, folder, Progress(console))
+
+        candidates = sources.find(config.data)
+        known = _known_images(folder)
+        steps.do("data", lambda: stages.data(work, candidates, known), listing=_listing(candidates))
+        steps.do("teacher", lambda: stages.teacher(work))
+        steps.do("labels", lambda: stages.labels(work, steps.fingerprints["labels"]))
+        steps.do("student", lambda: stages.student(work))
+        steps.do("baseline", lambda: stages.baseline(work))
+        steps.do("export", lambda: stages.export(work))
+        steps.do("benchmark", lambda: stages.benchmark(work))
+        steps.do("report", lambda: stages.report(work))
+        steps.close()
+    if steps.reached("report") and (broken := folder.summary("report")["broken"]):
+        raise GateFailed(f"{'; '.join(broken)}. All files are kept in {folder.root}")
+    return folder.root
+
+
+def plan(config: RunConfig) -> tuple[list[Planned], int]:
+    """What `run` would do, without doing or writing anything, and how many files the config names.
+
+    A stage behind one that has to run is shown as to do: whether its inputs change is not known before.
+    """
+    exists = (config.output / "run.json").exists()
+    if config.data.demo is not None:
+        if not exists:
+            return [Planned(name, False, "new run") for name in STAGES], DIGITS
+        config = with_demo(config)
+    candidates = sources.find(config.data)
+    if not exists:
+        return [Planned(name, False, "new run") for name in STAGES], len(candidates)
+    folder = Run(config.output)
+    steps = _Steps(config, folder, Console(quiet=True), None)
+    planned: list[Planned] = []
+    for name in STAGES:
+        if planned and not planned[-1].done and name != "baseline":
+            planned.append(Planned(name, False, f"after {planned[-1].name}"))
+            continue
+        fingerprint = steps.fingerprint(name, _listing(candidates) if name == "data" else "")
+        steps.fingerprints[name] = fingerprint
+        done = folder.done(name, fingerprint) is not None
+        fresh = not (folder.folder(name) / "stage.json").exists()
+        planned.append(Planned(name, done, "done" if done else "not done yet" if fresh else "its inputs changed"))
+    return planned, len(candidates)
+
+
+class _Steps:
+    """Does stages in order and says so."""
+
+    def __init__(self, config: RunConfig, folder: Run, console: Console, until: StageName | None) -> None:
+        self._config, self._run, self._console = config, folder, console
+        self._until = STAGES.index(until or STAGES[-1])
+        self._did: list[str] = []
+        self.fingerprints: dict[str, str] = {}
+
+    def reached(self, name: StageName) -> bool:
+        """Whether this stage is among those to be done."""
+        return STAGES.index(name) <= self._until
+
+    def do(self, name: StageName, work: Callable[[], dict[str, Any]], *, listing: str = "") -> None:
+        """Do a stage unless it is done or lies behind `until`."""
+        if not self.reached(name):
+            return
+        fingerprint = self.fingerprints[name] = self.fingerprint(name, listing)
+        if self._run.done(name, fingerprint):
+            return
+        if not self._did:
+            write_json(self._run.root / "environment.json", describe_environment(self._config.seed))
+        self._console.print(f"[bold]{name}[/bold]")
+        start = time.monotonic()
+        self._run.begin(name, fingerprint)
+        summary = work()
+        seconds = time.monotonic() - start
+        self._run.finish(name, fingerprint, seconds, summary)
+        self._did.append(name)
+        for line in describe(name, summary):
+            self._console.print(f"  {escape(line)}", highlight=False)
+        self._console.print(f"  [dim]{seconds:.1f} s[/dim]", highlight=False)
+
+    def close(self) -> None:
+        """Say so if there was nothing to do."""
+        if not self._did:
+            self._console.print("Nothing to do: every stage is done and nothing it depends on has changed.")
+
+    def fingerprint(self, name: StageName, listing: str = "") -> str:
+        """Hash of everything that decides a stage's result."""
+        c = self._config
+        match name:
+            case "data":
+                depends: dict[str, Any] = {"data": _values(c.data), "listing": listing}
+            case "teacher":
+                depends = {"teacher": _values(c.teacher), "truth": self._data("truth_digest"), "view": self._view()}
+            case "labels":
+                depends = {
+                    "labels": _values(c.labels),
+                    "data": self._data("digest"),
+                    "crop": c.train.min_crop,
+                    "view": self._view(),
+                }
+                depends |= {"teacher": self.fingerprints["teacher"], "batch": c.teacher.batch_size}
+            case "student":
+                depends = {
+                    "student": _values(c.student),
+                    "train": _values(c.train),
+                    "labels": self.fingerprints["labels"],
+                }
+            case "baseline":
+                depends = {"student": _values(c.student), "train": _values(c.train), "view": self._view()}
+                depends |= {"truth": self._data("truth_digest"), "images": self._data("images")}
+            case "export":
+                depends = {"export": _values(c.export), "student": self.fingerprints["student"]}
+            case "benchmark":
+                depends = {"benchmark": _values(c.benchmark), "export": self.fingerprints["export"]}
+            case "report":
+                depends = {"gates": _values(c.gates), "before": dict(self.fingerprints)}
+        return digest_of({"stage": name, "version": _VERSIONS[name], "seed": c.seed, "task": c.task, **depends})
+
+    def _view(self) -> dict[str, Any]:
+        return {"resize": self._config.data.resize, "mirror": self._config.data.mirror}
+
+    def _data(self, key: str) -> Any:
+        summary = self._run.summary("data")
+        return summary["train_labelled"] + summary["train_unlabelled"] if key == "images" else summary[key]
+
+
+def _values(settings: BaseModel) -> dict[str, Any]:
+    """Settings as JSON; the files they name count by content, user code by its source."""
+    values: dict[str, Any] = settings.model_dump(mode="json")
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Path) and value.is_file() and type(settings).__name__ != "DataSettings":
+            values[name] = sha256_of(value)
+    values |= {path.name: sha256_of(path) for path in plugins.user_files(settings)}
+    return values
+
+
+def _listing(candidates: list[sources.Candidate]) -> str:
+    return digest_of([[c.path, c.origin, c.label, c.hidden, c.group, c.bytes, c.mtime_ns] for c in candidates])
+
+
+def _known_images(folder: Run) -> Manifest | None:
+    path = folder.folder("data") / stages.MANIFEST
+    return Manifest.load(path) if path.exists() else None
+
+
+def describe(name: StageName, summary: dict[str, Any]) -> Iterator[str]:
+    """What a finished stage is worth saying."""
+    match name:
+        case "data":
+            yield (
+                f"{summary['train_unlabelled']} unlabelled and {summary['train_labelled']} labelled training images,"
+                f" {summary['validation']} validation, {summary['test']} test; classes: {', '.join(summary['classes'])}"
+            )
+            for reason, count in summary["left_out_by_reason"].items():
+                yield f"left out: {count} x {reason}"
+        case "teacher" | "student" | "baseline":
+            if "absent" in summary:
+                yield summary["absent"]
+                return
+            yield summary["detail"]
+            for key, value in (summary.get("training") or summary.get("fit") or {"decisions": {}})["decisions"].items():
+                yield f"{key}: {value}"
+            for split, score in summary["scores"].items():
+                a = score["accuracy"]
+                yield f"{split} accuracy {a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}] on {score['images']} images"
+        case "labels":
+            yield (
+                f"{summary['images']} images x {summary['views']} views, {summary['bytes_a_view']:.0f} bytes a view,"
+                f" mean confidence {summary['mean_confidence']:.2f}"
+            )
+            if summary["hidden_accuracy"] is not None:
+                yield f"right on {summary['hidden_accuracy']:.3f} of the images whose label was hidden"
+        case _:
+            return
+
+
+def require_run(path: Path) -> Run:
+    """A run folder that exists.
+
+    Raises:
+        RunFolderError: it does not.
+    """
+    if not path.is_dir():
+        raise RunFolderError(f"found no run folder {path}")
+    return Run(path)

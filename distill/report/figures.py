@@ -1,0 +1,221 @@
+"""The pictures of the report: what accuracy costs in time, how training went, which classes are taken for which."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from distill.report.point_names import Box, PointName, place_names
+from distill.report.svg import ACCENT, BAD, INK, LINE, MUTED, PAPER, drawing, inline
+from distill.report.wording import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["accuracy_against_latency", "confusion_matrix", "loss_curves", "validation_curves"]
+
+_WIDTH, _HEIGHT = 440, 370  # pixels at full size; narrow, so that text stays readable when a phone shrinks it
+_LARGEST, _SMALLEST = 34.0, 5.0  # diameters of markers, in pixels
+_NAMED_CLASSES = 24  # more names than this run into each other
+_COUNTED_CLASSES = 16
+
+# A stage keeps its look in both training pictures; the student alone carries the accent.
+_STAGES: Final[dict[str, tuple[str, str, str]]] = {
+    "teacher": ("teacher", INK, ":"),
+    "student": ("student", ACCENT, "-"),
+    "baseline": ("control", MUTED, "--"),
+}
+# No file, no time of its own: these stand as lines across the picture, as what to reach and what to beat.
+_REFERENCES: Final = ("teacher", "student", "control")
+
+
+class _Point(NamedTuple):
+    name: str
+    runtime: str
+    size: int | None
+    latency_ms: float
+    accuracy: Mapping[str, float]
+
+
+def accuracy_against_latency(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Test accuracy over p50 latency at one thread, the area of a marker proportional to the file.
+
+    Teacher, student and control that were scored but not timed are drawn as lines across. None if nothing is timed.
+    """
+    points = [p for p in map(_point, rows) if p is not None]
+    if not points:
+        return None
+    timed = {p.name for p in points}
+    lines = [r for r in rows if r["name"] in _REFERENCES and r["name"] not in timed and r["accuracy"] is not None]
+    with drawing():
+        figure, axes = _axes(_WIDTH, _HEIGHT, left=36, bottom=46, top=30)
+        _scale(axes, points, lines)
+        axes.set_xlabel("p50 latency at 1 thread, ms an image")
+        for row in lines:
+            axes.axhline(100 * row["accuracy"]["value"], color=MUTED, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
+        largest = max((p.size or 0 for p in points), default=0)
+        labels = []
+        for point in points:
+            diameter = _diameter(point.size, largest)
+            _mark(axes, point, diameter)
+            x, y = axes.transData.transform((point.latency_ms, 100 * point.accuracy["value"]))
+            labels.append(PointName(_short(point.name), float(x), float(y), diameter / 2, _colour(point)))
+        for row in lines:
+            y = axes.transData.transform((points[0].latency_ms, 100 * row["accuracy"]["value"]))[1]
+            labels.append(PointName(_short(row["name"]), None, float(y), 0.0, MUTED))
+        frame = axes.get_window_extent()
+        across = [Box(frame.x0, label.y - 1, frame.x1, label.y + 1) for label in labels if label.x is None]
+        place_names(figure, axes, labels, [*across, *(_bar(axes, point) for point in points)])
+        return inline(figure, "latency", "Test accuracy against latency; the numbers are in the comparison table")
+
+
+def loss_curves(curves: Sequence[Mapping[str, Any]]) -> str | None:
+    """Mean training loss by epoch, one line a stage; None without epochs."""
+    return _curves(curves, "loss", 1.0, "mean loss of the epoch", "loss", "Training loss by epoch")
+
+
+def validation_curves(curves: Sequence[Mapping[str, Any]]) -> str | None:
+    """Validation accuracy by epoch, one line a stage, the epoch that was kept marked; None without epochs."""
+    return _curves(
+        curves, "validation_accuracy", 100.0, "validation accuracy, %", "validation", "Validation accuracy by epoch"
+    )
+
+
+def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """Counts of answers by truth: right ones in the accent, wrong ones in red, darker for a larger share of a row."""
+    from matplotlib.patches import Rectangle
+
+    number = len(classes)
+    named, counted = number <= _NAMED_CLASSES, number <= _COUNTED_CLASSES
+    names = [_short(c, 12) for c in classes]
+    margin = min(100, 14 + 15 * max(map(len, names), default=0) // 2) if named else 20
+    steep = number > 6
+    with drawing():
+        top, right = (margin + 12, 60) if steep else (46, 14)
+        figure, axes = _axes(_WIDTH, _WIDTH - 40, left=margin, bottom=10, top=top, right=right)
+        axes.grid(visible=False)
+        for row, line in enumerate(counts):
+            total = sum(line)
+            for column, value in enumerate(line):
+                if not value:  # thousands of classes leave most cells empty, and a page that still opens
+                    continue
+                share = value / total
+                colour = ACCENT if row == column else BAD
+                axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.08 + 0.5 * share, linewidth=0))
+                if counted:
+                    axes.text(column + 0.5, row + 0.5, str(value), ha="center", va="center_baseline")
+        axes.set(xlim=(0, number), ylim=(number, 0))
+        for place in range(number + 1) if named else (0, number):
+            axes.axhline(place, color=LINE, linewidth=0.8)
+            axes.axvline(place, color=LINE, linewidth=0.8)
+        middles = [i + 0.5 for i in range(number)] if named else []
+        shown = names if named else []
+        axes.set_xticks(middles, shown)
+        if steep:
+            axes.tick_params(axis="x", labelrotation=45)
+            for text in axes.get_xticklabels():
+                text.set(ha="left", rotation_mode="anchor")
+        axes.set_yticks(middles, shown)
+        axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+        axes.spines["bottom"].set_visible(False)
+        axes.set_title("answer across, truth down", y=1.0, pad=margin - 10 if steep else 26)
+        return inline(figure, "confusion", f"Confusion matrix of {number} classes, truth down, answers across")
+
+
+def _curves(
+    curves: Sequence[Mapping[str, Any]], key: str, scale: float, title: str, name: str, description: str
+) -> str | None:
+    if not curves:
+        return None
+    from matplotlib.ticker import MaxNLocator
+
+    with drawing():
+        figure, axes = _axes(_WIDTH, 280, left=44, bottom=44)
+        for stage in dict.fromkeys(line["stage"] for line in curves):
+            lines = [line for line in curves if line["stage"] == stage]
+            label, colour, style = _STAGES.get(stage, (_short(stage), MUTED, "-."))
+            epochs, values = [line["epoch"] for line in lines], [scale * line[key] for line in lines]
+            # Without the underscore's meaning of "no entry in the legend" for a hostile name.
+            axes.plot(epochs, values, color=colour, linestyle=style, linewidth=2, label=label.lstrip("_") or "?")
+            kept = max(range(len(lines)), key=lambda i: (lines[i]["validation_accuracy"], -lines[i]["validation_nll"]))
+            axes.plot(epochs[kept], values[kept], "o", color=colour, markersize=7, markeredgecolor=PAPER)
+        axes.set_xlabel("epoch")
+        axes.set_title(title, pad=26)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.985), ncols=3, borderaxespad=0.0, handlelength=2.2)
+        return inline(figure, name, description)
+
+
+def _axes(width: int, height: int, *, left: int, bottom: int, top: int = 52, right: int = 14) -> tuple[Figure, Axes]:
+    """A figure of `width` x `height` pixels with one system of axes, margins in pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 72, height / 72))
+    FigureCanvasAgg(figure)  # measures text
+    extent = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    return figure, figure.add_axes(extent)
+
+
+def _point(row: Mapping[str, Any]) -> _Point | None:
+    single = next((timing for timing in row["latency"] or () if timing["threads"] == 1), None)
+    if single is None or row["accuracy"] is None:
+        return None
+    return _Point(row["name"], row["runtime"], row["bytes"], single["p50_ms"], row["accuracy"])
+
+
+def _scale(axes: Axes, points: Sequence[_Point], lines: Sequence[Mapping[str, Any]]) -> None:
+    """Limits that leave room for labels; a logarithmic axis where times differ much."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+    times = [max(p.latency_ms, 1e-4) for p in points]
+    low, high = min(times), max(times)
+    if high > 4 * low:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.8, high * 1.8)
+        decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+        axes.xaxis.set_major_locator(FixedLocator([m * 10.0**d for d in decades for m in (1, 2, 5)]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(0, 1.35 * high)
+    accuracies = [p.accuracy for p in points] + [r["accuracy"] for r in lines]
+    bottom, top = 100 * min(a["low"] for a in accuracies), 100 * max(a["high"] for a in accuracies)
+    room = max(0.12 * (top - bottom), 0.5)
+    axes.set_ylim(max(bottom - room, -1.0), min(top + room, 101.0))
+    axes.set_title("test accuracy, %, with its 95 % interval", pad=10)
+
+
+def _mark(axes: Axes, point: _Point, diameter: float) -> None:
+    """Filled for files that ship, with the accent for LiteRT; a ring for what runs in PyTorch."""
+    colour = _colour(point)
+    x, low, middle, high = (point.latency_ms, *(100 * point.accuracy[k] for k in ("low", "value", "high")))
+    axes.plot([x, x], [low, high], color=colour, linewidth=1.2, alpha=0.55, zorder=3)
+    face = "none" if point.runtime == "PyTorch" else colour
+    axes.plot(
+        x, middle, "o", markersize=diameter, markerfacecolor=face, markeredgecolor="none", alpha=0.35, zorder=4
+    )
+    axes.plot(x, middle, "o", markersize=diameter, markerfacecolor="none", markeredgecolor=colour, zorder=5)
+
+
+def _colour(point: _Point) -> str:
+    return {"LiteRT": ACCENT, "PyTorch": INK}.get(point.runtime, MUTED)
+
+
+def _bar(axes: Axes, point: _Point) -> Box:
+    """Where the interval of a point is drawn, in pixels."""
+    (x, low), (_, high) = axes.transData.transform(
+        [(point.latency_ms, 100 * point.accuracy["low"]), (point.latency_ms, 100 * point.accuracy["high"])]
+    )
+    return Box(x - 1, low, x + 1, high)
+
+
+def _diameter(size: int | None, largest: int) -> float:
+    return max(_SMALLEST, _LARGEST * math.sqrt(size / largest)) if size and largest else _SMALLEST
+
+
+def _short(name: str, length: int = 24) -> str:
+    text = printable(name)
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,50 @@
+"""The comparison for the terminal: the rows of the page, the columns that fit 100 characters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from distill.report.wording import NOTHING, between, megabytes, milliseconds, percent, points, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["comparison_table"]
+
+
+def comparison_table(report: Mapping[str, Any]) -> Table:
+    """One line a row of the report, for `Console.print`.
+
+    Args:
+        report: the document of `report.json`.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left", caption_style="")
+    # Names are cut before numbers are: a number without its last digits is another number.
+    table.add_column("", overflow="ellipsis", no_wrap=True, max_width=26)
+    for title in ("MB", "test accuracy, 95 %", "drop, points", "p50 ms, 1 thread", "partitions"):
+        table.add_column(title, justify="right", no_wrap=True)
+    remarks = []
+    for row in report["rows"]:
+        accuracy, drop = row["accuracy"], row["drop"]
+        single = next((timing for timing in row["latency"] or () if timing["threads"] == 1), None)
+        bad = row["status"] == "rejected"
+        # Text, not str: brackets in a name would be markup.
+        table.add_row(
+            Text(printable(row["name"]), style="red" if bad else ""),
+            megabytes(row["bytes"]),
+            f"{percent(accuracy['value'])} ({between(accuracy)})" if accuracy else NOTHING,
+            f"{points(drop['value'])} ({between(drop)})" if drop else NOTHING,
+            milliseconds(single["p50_ms"] if single else None),
+            NOTHING if row["partitions"] is None else str(row["partitions"]),
+        )
+        if row["status"] != "ok":
+            remark = f"{row['name']} {row['status']}" + (f": {row['reason']}" if row["reason"] else "")
+            remarks.append(Text(printable(remark), style="red" if bad else "dim"))
+    if remarks:
+        table.caption = Text("\n").join(remarks)
+    return table

@@ -1,0 +1,1 @@
+"""Students: one file a family."""

@@ -1,0 +1,106 @@
+"""A torch module as a predictor: teacher, student and control are this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+from torch import nn
+
+from distill.core.types import FloatArray, Images, Predictor
+
+__all__ = ["Network", "TorchPredictor"]
+
+
+class Network(nn.Module):
+    """A classifier with its normalisation inside: uint8 NHWC in, float32 logits out.
+
+    Args:
+        backbone: module from float32 [N, 3, H, W] to [N, C] logits, with timm's `forward_features`, `forward_head` and
+            `get_classifier` where it is to be probed.
+        class_names: C names.
+        image_size: side of the input in pixels.
+        mean: per channel, of values scaled to 0..1.
+        std: per channel, of values scaled to 0..1.
+        pretrained: whether the backbone starts from trained weights (decides defaults of training).
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    class_names: tuple[str, ...]
+    image_size: int
+    pretrained: bool
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        class_names: Sequence[str],
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        pretrained: bool,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.class_names = tuple(class_names)
+        self.image_size = image_size
+        self.pretrained = pretrained
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [N, H, W, 3] to float32 [N, 3, H, W] in channels_last memory: a permuted NHWC tensor already is."""
+        return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def denormalize(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What the network is really fed, as uint8 [N, H, W, 3]: the inverse of `normalize`."""
+        pixels = tensor * self.std + self.mean
+        return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.backbone(self.normalize(images)).float()
+        return logits
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """float32 [N, F]: what the classifier layer is given."""
+        backbone = self.backbone
+        maps = backbone.forward_features(self.normalize(images))  # type: ignore[operator]
+        pooled: torch.Tensor = backbone.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+        return pooled.float()
+
+    def classifier(self) -> nn.Linear:
+        """The last layer, [F] -> [C]."""
+        layer = self.backbone.get_classifier()  # type: ignore[operator]
+        if not isinstance(layer, nn.Linear):
+            raise TypeError(f"expected a linear classifier, found {type(layer).__name__}")
+        return layer
+
+
+@final
+class TorchPredictor(Predictor):
+    """Runs a network in evaluation mode, on the GPU where there is one."""
+
+    def __init__(self, network: Network, device: str | None = None) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        names: tuple[str, ...] = self.network.class_names
+        return names
+
+    @property
+    def image_size(self) -> int:
+        size: int = self.network.image_size
+        return size
+
+    def predict(self, images: Images) -> FloatArray:
+        self.network.eval()
+        with torch.inference_mode():
+            # copy: Pillow hands out read-only arrays, which torch cannot hold
+            logits = self.network(torch.from_numpy(np.array(images)).to(self.device))
+        answer: FloatArray = logits.cpu().numpy()
+        return answer

@@ -1,0 +1,151 @@
+"""The `export` command: write files from a trained student, prove them, time them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distill.core.console import run_command, with_defaults
+
+if TYPE_CHECKING:
+    from distill.core.run import Run
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="export",
+    help="A trained student becomes a file, the file is proven and timed. In bash, `export` is a builtin: use"
+    " `distill export …` or `python -m export …`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_RunOption = Annotated[
+    Path | None, typer.Option("--run", metavar="RUN", help="Run folder. Left out: the latest in runs/.")
+]
+
+
+class _TFLitePrecision(str, Enum):
+    int8 = "int8"
+    float16 = "float16"
+
+
+class _OnnxPrecision(str, Enum):
+    int8 = "int8"
+
+
+@app.command("tflite")
+def tflite(
+    quantize: Annotated[
+        _TFLitePrecision | None,
+        typer.Option(help="`--quantize` alone means int8. Left out: float32."),
+    ] = None,
+    run: _RunOption = None,
+) -> None:
+    """Write a TFLite file, open it in another process, compare it with the student, score it."""
+    _end(lambda: _one(run, "tflite", quantize.value if quantize else "float32"))
+
+
+@app.command("onnx")
+def onnx(
+    quantize: Annotated[
+        _OnnxPrecision | None, typer.Option(help="`--quantize` alone means int8 (QDQ). Left out: float32.")
+    ] = None,
+    run: _RunOption = None,
+) -> None:
+    """Write an ONNX file, open it in another process, compare it with the student, score it."""
+    _end(lambda: _one(run, "onnx", quantize.value if quantize else "float32"))
+
+
+@app.command("files")
+def files(run: _RunOption = None) -> None:
+    """Write every file that the run's config names; rejected ones are kept and listed with their reason."""
+
+    def work() -> None:
+        from export.files import Exporter
+
+        for made in Exporter(_open(run), _progress()).make_all():
+            _print_made(made)
+
+    _end(work)
+
+
+@app.command("bench")
+def bench(
+    run: _RunOption = None,
+    file: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Time only this file, e.g. tflite-int8.")
+    ] = None,
+) -> None:
+    """Time the exported files on this CPU: size, load time, latency, memory, partitions, accuracy."""
+
+    def work() -> None:
+        from export.bench import RESULT, benchmark
+        from export.table import benchmark_table
+
+        folder = _open(run)
+        progress = _progress()
+        document = benchmark(folder, progress, file)
+        progress.console.print(benchmark_table(document))
+        progress.console.print(str(folder.folder("benchmark") / RESULT), highlight=False, soft_wrap=True)
+
+    _end(work)
+
+
+def main() -> None:
+    """Entry point of `export` and `python -m export`."""
+    app(args=with_defaults(sys.argv[1:], "--quantize", ["int8", "float16"]), prog_name="export")
+
+
+def _one(run: Path | None, format_name: str, precision: str) -> None:
+    from export.files import Exporter, artifact_name
+
+    folder = _open(run)
+    made = Exporter(folder, _progress()).make(artifact_name(format_name, precision))
+    _print_made({"status": "ok", **made}, folder.folder("export"))
+
+
+def _print_made(made: dict[str, Any], folder: Path | None = None) -> None:
+    console = _progress().console
+    if made["status"] == "rejected":
+        console.print(f"  rejected: {made['reason']}", style="red", highlight=False, markup=False)
+        return
+    split = "test" if "test" in made["scores"] else "validation"
+    score = made["scores"][split]
+    a, drop = score["accuracy"], score["drop"]
+    partitions = (
+        "" if made["partitions"] is None else f", {made['partitions']} partition{'s' * (made['partitions'] != 1)}"
+    )
+    console.print(
+        f"  {made['name']}: {made['bytes'] / 1e6:.2f} MB{partitions}, agrees with the student on"
+        f" {score['agreement']:.3f}, {split} accuracy {a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}], lost"
+        f" {drop['value']:.3f} [{drop['low']:.3f}, {drop['high']:.3f}]",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    if folder is not None:
+        console.print(f"  {folder / made['file']}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _open(run: Path | None) -> Run:
+    from distill.core.run import Run, latest_run
+
+    return Run(run if run is not None else latest_run(Path("runs")))
+
+
+def _progress() -> Any:
+    from rich.console import Console
+
+    from distill.core.progress import Progress
+
+    return Progress(Console())
+
+
+def _end(work: Callable[[], None]) -> None:
+    raise typer.Exit(run_command(work))

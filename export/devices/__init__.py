@@ -1,0 +1,1 @@
+"""Devices: one file a place where exported files run."""

@@ -1,0 +1,63 @@
+"""What a format plugin gives: a way to write a trained student, and a way to run such a file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill.core.types import FloatArray, Images
+
+if TYPE_CHECKING:
+    from distill.torch_predictor import Network
+
+__all__ = ["Format", "Precision", "Runner"]
+
+Precision = Literal["float32", "float16", "int8"]
+
+
+class Runner(ABC):
+    """An opened file in this process. Native code may abort: only the child process opens files."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What the file says of itself.
+
+        `inputs` and `outputs` (name, dtype, shape, scale and zero_point of each), `partitions` (delegated parts of the
+        graph, None where the runtime has no delegates), `operators` (count by name).
+        """
+
+    @abstractmethod
+    def run(self, image: Images) -> FloatArray:
+        """uint8 [1, H, W, 3] to probabilities float32 [1, C]."""
+
+
+class Format(ABC):
+    """One kind of file.
+
+    A file takes uint8 [1, S, S, 3] RGB, camera bytes as they are, and gives float32 [1, C] probabilities.
+    """
+
+    runtime: str
+    """Name of the runtime that opens it here."""
+    suffix: str
+    """Of the file name, with the dot."""
+    precisions: tuple[Precision, ...]
+    """Those it can write."""
+
+    @abstractmethod
+    def write(self, student: Network, precision: Precision, calibration: Sequence[Images], path: Path) -> None:
+        """Convert a student in evaluation mode.
+
+        Args:
+            student: its C outputs are logits; the file's are probabilities.
+            precision: of weights and activations.
+            calibration: images uint8 [1, S, S, 3] that set int8 ranges by minimum and maximum; unused otherwise.
+            path: written to; the caller moves it into place.
+        """
+
+    @abstractmethod
+    def open(self, path: Path, threads: int) -> Runner:
+        """Open a file in this process."""

@@ -1,0 +1,148 @@
+"""ONNX for ONNX Runtime (mobile, desktop, web): float32, or int8 in QDQ form."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, final
+
+from distill.core.settings import Settings
+from distill.core.types import FloatArray, Images
+from export.formats._base import Format, Precision, Runner
+
+if TYPE_CHECKING:
+    from distill.torch_predictor import Network
+
+__all__ = ["ONNX", "Config", "build"]
+
+_OPSET = 18  # what the dynamo exporter writes without conversion; ONNX Runtime Mobile reads it since 1.14
+
+
+class Config(Settings):
+    """ONNX has no settings of its own."""
+
+
+@final
+class _OnnxRuntime(Runner):
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnx
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        (self._input,) = self._session.get_inputs()
+        (self._output,) = self._session.get_outputs()
+        self._operators = dict(sorted(Counter(n.op_type for n in onnx.load(path).graph.node).items()))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {
+            "inputs": [_tensor(self._input)],
+            "outputs": [_tensor(self._output)],
+            "partitions": None,  # one provider runs the whole graph
+            "operators": self._operators,
+        }
+
+    def run(self, image: Images) -> FloatArray:
+        (probabilities,) = self._session.run([self._output.name], {self._input.name: image})
+        return cast(FloatArray, probabilities)
+
+
+@final
+class ONNX(Format):
+    """Converts by torch's dynamo exporter, quantizes and runs by ONNX Runtime."""
+
+    runtime = "ONNX Runtime"
+    suffix = ".onnx"
+    precisions = ("float32", "int8")
+
+    def write(self, student: Network, precision: Precision, calibration: Sequence[Images], path: Path) -> None:
+        import onnx
+        import torch
+
+        from export.graph import ForBytes
+
+        example = torch.zeros(1, student.image_size, student.image_size, 3, dtype=torch.uint8)
+        program = torch.onnx.export(
+            ForBytes(student).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["image"],
+            output_names=["probabilities"],
+            verbose=False,
+        )
+        assert program is not None
+        model = program.model_proto
+        onnx.checker.check_model(model, full_check=True)
+        if precision == "float32":
+            onnx.save(model, path)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = Path(folder) / "float.onnx"
+            onnx.save(model, prepared)
+            _quantize(prepared, calibration, path)
+        onnx.checker.check_model(onnx.load(path), full_check=True)
+
+    def open(self, path: Path, threads: int) -> Runner:
+        return _OnnxRuntime(path, threads)
+
+
+def build(config: Config) -> Format:
+    """The format."""
+    return ONNX()
+
+
+def _quantize(source: Path, calibration: Sequence[Images], path: Path) -> None:
+    """Static QDQ int8 by minimum and maximum; weights symmetric by channel. Softmax stays float."""
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import CalibrationDataReader
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = source.with_name("prepared.onnx")
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._images = iter(calibration)
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self._images, None)
+            return None if image is None else {"image": image}
+
+    # What stands in front of the first convolution (cast, scale, shift) and behind the last matrix product stays float.
+    nodes = onnx.load(prepared).graph.node
+    quantized = sorted(
+        {n.op_type for n in nodes}
+        & {"Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "GlobalAveragePool", "ReduceMean", "Mul", "HardSigmoid"}
+    )
+    first = next(i for i, n in enumerate(nodes) if n.op_type == "Conv")
+    quantize_static(
+        str(prepared),
+        str(path),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=quantized,
+        nodes_to_exclude=[n.name for n in nodes[:first]],
+        calibrate_method=CalibrationMethod.MinMax,
+    )
+
+
+def _tensor(value: Any) -> dict[str, Any]:
+    dtypes = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int8)": "int8"}
+    shape = [n if isinstance(n, int) else -1 for n in value.shape]
+    return {
+        "name": value.name,
+        "dtype": dtypes.get(value.type, value.type),
+        "shape": shape,
+        "scale": 0.0,
+        "zero_point": 0,
+    }

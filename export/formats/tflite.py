@@ -1,0 +1,107 @@
+"""TFLite for LiteRT on Android: float32, float16 weights, or int8 in one XNNPACK partition."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, final
+
+import numpy as np
+
+from distill.core.settings import Settings
+from distill.core.types import FloatArray, Images
+from export.formats._base import Format, Precision, Runner
+
+if TYPE_CHECKING:
+    from distill.torch_predictor import Network
+
+__all__ = ["Config", "TFLite", "build"]
+
+
+class Config(Settings):
+    """TFLite has no settings of its own."""
+
+
+@final
+class _LiteRT(Runner):
+    def __init__(self, path: Path, threads: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(str(path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        (self._input,) = self._interpreter.get_input_details()
+        (self._output,) = self._interpreter.get_output_details()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        # The plan lists the operators of the file and, behind them, one DELEGATE node for each delegated partition.
+        names = Counter(str(op["op_name"]) for op in self._interpreter._get_ops_details())
+        partitions = names.pop("DELEGATE", 0)
+        return {
+            "inputs": [_tensor(self._input)],
+            "outputs": [_tensor(self._output)],
+            "partitions": partitions,
+            "operators": dict(sorted(names.items())),
+        }
+
+    def run(self, image: Images) -> FloatArray:
+        if self._input["dtype"] != np.uint8:
+            raise TypeError(f"the input is {np.dtype(self._input['dtype'])}, expected uint8")
+        self._interpreter.set_tensor(self._input["index"], image)
+        self._interpreter.invoke()
+        return cast(FloatArray, self._interpreter.get_tensor(self._output["index"]))
+
+
+@final
+class TFLite(Format):
+    """Converts by litert-torch, quantizes by ai-edge-quantizer, runs by LiteRT."""
+
+    runtime = "LiteRT"
+    suffix = ".tflite"
+    precisions = ("float32", "float16", "int8")
+
+    def write(self, student: Network, precision: Precision, calibration: Sequence[Images], path: Path) -> None:
+        import litert_torch
+        import torch
+
+        from export.graph import ForBytes, ForNormalized
+
+        size = student.image_size
+        if precision == "int8":
+            # The input tensor's own scale and zero point do the normalisation, so the graph begins at the first
+            # convolution: see quantize_int8.
+            example = torch.zeros(1, size, size, 3)
+            graph: torch.nn.Module = ForNormalized(student)
+        else:
+            example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+            graph = ForBytes(student)
+        converted = litert_torch.convert(graph.eval(), (example,)).model_content()
+        if precision == "float16":
+            from export.quantize.tflite import float16_weights
+
+            converted = float16_weights(converted)
+        elif precision == "int8":
+            from export.quantize.tflite import quantize_int8
+
+            converted = quantize_int8(converted, calibration)
+        path.write_bytes(converted)
+
+    def open(self, path: Path, threads: int) -> Runner:
+        return _LiteRT(path, threads)
+
+
+def build(config: Config) -> Format:
+    """The format."""
+    return TFLite()
+
+
+def _tensor(details: dict[str, Any]) -> dict[str, Any]:
+    scale, zero_point = details["quantization"]
+    return {
+        "name": str(details["name"]),
+        "dtype": np.dtype(details["dtype"]).name,
+        "shape": [int(n) for n in details["shape"]],
+        "scale": float(scale),
+        "zero_point": int(zero_point),
+    }

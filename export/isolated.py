@@ -1,0 +1,149 @@
+"""An exported file as a predictor, run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, final
+
+import numpy as np
+
+from distill.core.errors import ArtifactError
+from distill.core.types import FloatArray, Images, Predictor
+
+__all__ = ["FilePredictor"]
+
+_TIMEOUT_S = 300.0  # a batch of 32 images through the slowest reference kernels takes well under a minute
+
+
+@final
+class FilePredictor(Predictor):
+    """Opens a file in a child process; a crash or hang there is an ArtifactError here.
+
+    Args:
+        file: .tflite or .onnx.
+        format_name: its plugin.
+        class_names: names of its outputs.
+        threads: of the runtime.
+        timeout_s: for one request.
+
+    Raises:
+        ArtifactError: the file does not open.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        format_name: str,
+        class_names: Sequence[str],
+        *,
+        threads: int = 1,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> None:
+        self._file, self._class_names, self._timeout_s = file, tuple(class_names), timeout_s
+        self._folder = tempfile.TemporaryDirectory(prefix="distill-")
+        self._log = Path(self._folder.name) / "stderr.txt"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "export.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            )
+        request = {"do": "open", "file": str(file), "format": format_name, "threads": threads}
+        opened = self._ask(request)
+        self.load_ms: float = opened["load_ms"]
+        self.facts: dict[str, Any] = opened["facts"]
+        self._check_shapes()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._class_names
+
+    @property
+    def image_size(self) -> int:
+        return int(self.facts["inputs"][0]["shape"][1])
+
+    def predict(self, images: Images) -> FloatArray:
+        shown, said = Path(self._folder.name) / "images.npy", Path(self._folder.name) / "answers.npy"
+        np.save(shown, images, allow_pickle=False)
+        self._ask({"do": "predict", "images": str(shown), "answers": str(said)})
+        probabilities = np.load(said, allow_pickle=False)
+        if not np.isfinite(probabilities).all() or probabilities.min() < 0:
+            self._fail("it answered with values that are no probabilities")
+        logits: FloatArray = np.log(np.maximum(probabilities, 1e-12)).astype(np.float32)
+        return logits
+
+    def time(self, image: Images, *, runs: int, warmup: int) -> dict[str, Any]:
+        """`samples_ms` of single inferences on uint8 [1, S, S, 3], and `peak_memory_mb` of the process."""
+        shown = Path(self._folder.name) / "image.npy"
+        np.save(shown, image, allow_pickle=False)
+        return self._ask({"do": "time", "images": str(shown), "runs": runs, "warmup": warmup})
+
+    def close(self) -> None:
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> FilePredictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write((json.dumps(request) + "\n").encode())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the child is gone; the answer below says how
+        ready, _, _ = select.select([self._process.stdout], [], [], self._timeout_s)
+        if not ready:
+            self._process.kill()
+            self._fail(f"no answer within {self._timeout_s:g} s")
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            self._fail(f"the runtime ended with {how}{self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            self._fail(f"the runtime refused it ({answer['error']})")
+        return answer
+
+    def _check_shapes(self) -> None:
+        (taken,), (given,) = self.facts["inputs"], self.facts["outputs"]
+        shape = taken["shape"]
+        if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] != 3 or taken["dtype"] != "uint8":
+            self._fail(f"its input is {taken['dtype']} {shape}, expected uint8 [1, S, S, 3]")
+        if given["shape"] != [1, len(self._class_names)] or given["dtype"] != "float32":
+            self._fail(
+                f"its output is {given['dtype']} {given['shape']}, expected float32 [1, {len(self._class_names)}]"
+            )
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f": {lines[-1][:300]}" if lines else ""
+
+    def _fail(self, reason: str) -> None:
+        self.close()
+        raise ArtifactError(f"{self._file.name}: {reason}")
