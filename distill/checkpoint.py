@@ -34,21 +34,26 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         with path.open("rb") as stream:
-            start = stream.read(2)
-    except OSError as error:
+            start = stream.read(9)
+            stream.seek(0)
+            if start[8:] == b"{":  # the content decides, not the name: safetensors is eight bytes of length, then JSON
+                found: object = load_file(path)
+            elif start.startswith((b"PK\3\4", b"\x80")):  # torch writes a zip, in old days a bare pickle
+                found = torch.load(stream, map_location="cpu", weights_only=True)
+            else:
+                raise CheckpointError(f"{path}: neither a safetensors nor a torch file")
+    except CheckpointError:
+        raise
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        if start == b"PK" or start[:1] == b"\x80":  # a torch file, whatever its name: zip, or an old bare pickle
-            found: object = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            found = load_file(path)
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: neither a safetensors nor a torch file, or damaged ({error})") from error
+        raise CheckpointError(f"{path}: a damaged or truncated safetensors file ({error})") from error
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         raise CheckpointError(
-            f"{path}: not opened, because it holds more than tensors{f' ({named[1]})' if named else ''} and unpickling"
-            " that could run code. Save its state_dict() alone, best with safetensors.torch.save_file"
+            f"{path}: not opened, because it holds more than tensors{f' ({named[1]})' if named else ''} or is damaged,"
+            " and unpickling the rest could run code. Save its state_dict() alone, best with"
+            " safetensors.torch.save_file"
         ) from error
     except Exception as error:  # on damaged bytes torch raises nearly anything: RuntimeError, KeyError, OSError …
         reason = str(error).split("\n", 1)[0].split(". ", 1)[0] or type(error).__name__

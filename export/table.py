@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 __all__ = ["benchmark_table"]
@@ -12,15 +13,21 @@ __all__ = ["benchmark_table"]
 def benchmark_table(document: dict[str, Any]) -> Table:
     """Rows of a benchmark, in the order of the document."""
     device = document["device"]
-    table = Table(title=f"{device['model']}, {device['cores']} cores, batch 1", title_justify="left")
-    for heading in ("file", "threads", "p50 ms", "p90", "p99", "load ms", "peak MB", "size MB", "parts", "accuracy"):
-        table.add_column(heading, justify="left" if heading == "file" else "right", no_wrap=True)
+    table = Table(
+        title=f"{device['model']}, {device['cores']} cores, batch 1, milliseconds",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in ("file", "thr.", "p50 ms", "p90", "p99", "load", "MB used", "MB file", "parts", "acc."):
+        table.add_column(heading, justify="left" if heading == "file" else "right", no_wrap=heading == "file")
     for row in document["rows"]:
-        numbers = [row["p50_ms"], row["p90_ms"], row["p99_ms"], row["load_ms"]]
+        numbers = [row["p50_ms"], row["p90_ms"], row["p99_ms"]]
         table.add_row(
             row["name"],
             str(row["threads"]),
             *(f"{number:.2f}" for number in numbers),
+            f"{row['load_ms']:.0f}",
             f"{row['peak_memory_mb']:.0f}",
             f"{row['bytes'] / 1e6:.2f}",
             "-" if row["partitions"] is None else str(row["partitions"]),

@@ -42,7 +42,8 @@ def decode(path: str | Path, max_megapixels: float = 100.0) -> Image.Image:
                 width, height = image.size
                 if width * height > max_megapixels * 1e6:
                     raise DecodeError(
-                        f"{width}x{height} pixels are more than data.max_megapixels ({max_megapixels:g}) allows"
+                        "more pixels than data.max_megapixels allows"
+                        f" ({width}x{height}, limit {max_megapixels:g} million)"
                     )
                 if image.format == "EPS":
                     raise DecodeError("EPS is a program for a printer, not an image: save it as PNG")

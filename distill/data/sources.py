@@ -95,7 +95,8 @@ def _candidate(
     path: str, origin: Origin, label: str | None, *, hidden: bool = False, group: str | None = None, reason: str = ""
 ) -> Candidate:
     try:
-        size, changed = os.stat(path).st_size, os.stat(path).st_mtime_ns
+        status = os.stat(path)
+        size, changed = status.st_size, status.st_mtime_ns
     except OSError:  # missing files are reported with their reason when they are opened
         size, changed = -1, 0
     printable, label = _printable(path), None if label is None else _printable(label)

@@ -96,12 +96,12 @@ class LabelStore:
 
         try:
             self.facts: dict[str, Any] = read_json(folder / _MANIFEST)
-        except (OSError, ValueError) as error:
+            numbers = [int(self.facts[key]) for key in ("classes", "views", "top_k", "rows", "shards")]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{folder}: no finished label store ({error}); `distill run` makes it") from error
-        self.classes: int = self.facts["classes"]
-        self.views: int = self.facts["views"]
+        self.classes, self.views, top_k, expected, shards = numbers
         tables, again = [], f"delete the folder {folder} and run the same command again"
-        for number in range(self.facts["shards"]):
+        for number in range(shards):
             path = shard_path(folder, number)
             try:
                 found = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
@@ -112,10 +112,10 @@ class LabelStore:
             box = found["box"].cast(pa.list_(pa.uint32(), 4))  # shards without huge images have it in 16 bits
             tables.append(found.set_column(found.schema.get_field_index("box"), "box", box))
         table = pa.concat_tables(tables)
-        if table.num_rows != self.facts["rows"]:
-            raise StoreError(f"{folder}: found {table.num_rows} rows, expected {self.facts['rows']}: {again}")
+        if table.num_rows != expected:
+            raise StoreError(f"{folder}: found {table.num_rows} rows, expected {expected}: {again}")
         self._image = table["image"]
-        k = min(self.facts["top_k"], self.classes)
+        k = min(top_k, self.classes)
         self._ids = _flat(table["ids"], np.uint16).reshape(-1, k)
         self._probabilities = _flat(table["probabilities"], np.float16).reshape(-1, k)
         self._tail = table["tail"].to_numpy().astype(np.float32)

@@ -163,7 +163,7 @@ def _gates(gates: Gates, file: dict[str, Any] | None, split: str) -> Iterator[di
 def _notes(config: RunConfig, split: str, summaries: dict[str, Any], shown: Answers) -> Iterator[str]:
     if config.data.demo or "images/unlabeled" in str(config.data.unlabeled):
         yield (
-            "This is a demonstration: 8x8 digits say how the tool works, not how well a student of your photos will do."
+            "This is a demonstration: it shows how the tool works. Digits of 8x8 pixels are far easier than photos."
         )
     if split == "validation":
         yield "There is no test set: all scores are on the validation images that also chose the epoch, so they flatter."

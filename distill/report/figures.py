@@ -39,8 +39,8 @@ class _Point(NamedTuple):
     accuracy: Mapping[str, float]
 
 
-def accuracy_against_latency(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Test accuracy over p50 latency at one thread, the area of a marker proportional to the file.
+def accuracy_against_latency(rows: Sequence[Mapping[str, Any]], split: str) -> str | None:
+    """Accuracy on a split over p50 latency at one thread, the area of a marker proportional to the file.
 
     Teacher, student and control that were scored but not timed are drawn as lines across. None if nothing is timed.
     """
@@ -51,7 +51,7 @@ def accuracy_against_latency(rows: Sequence[Mapping[str, Any]]) -> str | None:
     lines = [r for r in rows if r["name"] in _REFERENCES and r["name"] not in timed and r["accuracy"] is not None]
     with drawing():
         figure, axes = _axes(_WIDTH, _HEIGHT, left=36, bottom=46, top=30)
-        _scale(axes, points, lines)
+        _scale(axes, points, lines, split)
         axes.set_xlabel("p50 latency at 1 thread, ms an image")
         for row in lines:
             axes.axhline(100 * row["accuracy"]["value"], color=MUTED, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
@@ -68,7 +68,7 @@ def accuracy_against_latency(rows: Sequence[Mapping[str, Any]]) -> str | None:
         frame = axes.get_window_extent()
         across = [Box(frame.x0, label.y - 1, frame.x1, label.y + 1) for label in labels if label.x is None]
         place_names(figure, axes, labels, [*across, *(_bar(axes, point) for point in points)])
-        return inline(figure, "latency", "Test accuracy against latency; the numbers are in the comparison table")
+        return inline(figure, "latency", f"{split} accuracy against latency; the numbers are in the comparison table")
 
 
 def loss_curves(curves: Sequence[Mapping[str, Any]]) -> str | None:
@@ -163,14 +163,14 @@ def _point(row: Mapping[str, Any]) -> _Point | None:
     single = next((timing for timing in row["latency"] or () if timing["threads"] == 1), None)
     if single is None or row["accuracy"] is None:
         return None
-    return _Point(row["name"], row["runtime"], row["bytes"], single["p50_ms"], row["accuracy"])
+    return _Point(row["name"], row["runtime"], row["bytes"], max(single["p50_ms"], 1e-3), row["accuracy"])
 
 
-def _scale(axes: Axes, points: Sequence[_Point], lines: Sequence[Mapping[str, Any]]) -> None:
+def _scale(axes: Axes, points: Sequence[_Point], lines: Sequence[Mapping[str, Any]], split: str) -> None:
     """Limits that leave room for labels; a logarithmic axis where times differ much."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-    times = [max(p.latency_ms, 1e-4) for p in points]
+    times = [p.latency_ms for p in points]
     low, high = min(times), max(times)
     if high > 4 * low:
         axes.set_xscale("log")
@@ -185,7 +185,7 @@ def _scale(axes: Axes, points: Sequence[_Point], lines: Sequence[Mapping[str, An
     bottom, top = 100 * min(a["low"] for a in accuracies), 100 * max(a["high"] for a in accuracies)
     room = max(0.12 * (top - bottom), 0.5)
     axes.set_ylim(max(bottom - room, -1.0), min(top + room, 101.0))
-    axes.set_title("test accuracy, %, with its 95 % interval", pad=10)
+    axes.set_title(f"{split} accuracy, %, with its 95 % interval", pad=10)
 
 
 def _mark(axes: Axes, point: _Point, diameter: float) -> None:
@@ -193,11 +193,8 @@ def _mark(axes: Axes, point: _Point, diameter: float) -> None:
     colour = _colour(point)
     x, low, middle, high = (point.latency_ms, *(100 * point.accuracy[k] for k in ("low", "value", "high")))
     axes.plot([x, x], [low, high], color=colour, linewidth=1.2, alpha=0.55, zorder=3)
-    face = "none" if point.runtime == "PyTorch" else colour
-    axes.plot(
-        x, middle, "o", markersize=diameter, markerfacecolor=face, markeredgecolor="none", alpha=0.35, zorder=4
-    )
-    axes.plot(x, middle, "o", markersize=diameter, markerfacecolor="none", markeredgecolor=colour, zorder=5)
+    face: Any = "none" if point.runtime == "PyTorch" else (colour, 0.35)
+    axes.plot(x, middle, "o", markersize=diameter, markerfacecolor=face, markeredgecolor=colour, zorder=4)
 
 
 def _colour(point: _Point) -> str:

@@ -59,9 +59,7 @@ class Box(NamedTuple):
         return (self.right - self.left) * (self.top - self.bottom)
 
 
-def place_names(
-    figure: Figure, axes: Axes, labels: Sequence[PointName], obstacles: Sequence[Box]
-) -> None:
+def place_names(figure: Figure, axes: Axes, labels: Sequence[PointName], obstacles: Sequence[Box]) -> None:
     """Write each label near its point; one that had to stand apart gets a thin line to it.
 
     Args:
@@ -110,7 +108,14 @@ def _cost(
     crowd = sum(map(box.overlap, others))
     covered = sum(map(box.overlap, map(_marker, labels)))
     crossed = sum(map(box.overlap, obstacles))
-    return 50 * outside + 20 * crowd + 5 * covered + crossed / 2 + 30 * _doubtful(label, box, labels) + _distance(label, box)
+    return (
+        50 * outside
+        + 20 * crowd
+        + 5 * covered
+        + crossed / 2
+        + 30 * _doubtful(label, box, labels)
+        + _distance(label, box)
+    )
 
 
 def _candidates(label: PointName, size: tuple[float, float], frame: Box) -> list[Box]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from distill.report.wording import NOTHING, between, megabytes, milliseconds, percent, points, printable
+from distill.report.wording import NOTHING, between, megabytes, milliseconds, points, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,11 +23,13 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left", caption_style="")
-    # Names are cut before numbers are: a number without its last digits is another number.
+    split = printable(report.get("split", "test"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption_justify="left", caption_style="")
+    # Where it is narrow, names are cut and numbers are wrapped: a number without its last digits is another number.
     table.add_column("", overflow="ellipsis", no_wrap=True, max_width=26)
-    for title in ("MB", "test accuracy, 95 %", "drop, points", "p50 ms, 1 thread", "partitions"):
-        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("MB", f"{split} accuracy, %\n95 % interval", "drop, points\n95 % interval", "p50 ms\n1 thread"):
+        table.add_column(title, justify="right", overflow="fold")
+    table.add_column("parti-\ntions", justify="right")
     remarks = []
     for row in report["rows"]:
         accuracy, drop = row["accuracy"], row["drop"]
@@ -37,7 +39,7 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
         table.add_row(
             Text(printable(row["name"]), style="red" if bad else ""),
             megabytes(row["bytes"]),
-            f"{percent(accuracy['value'])} ({between(accuracy)})" if accuracy else NOTHING,
+            f"{points(accuracy['value'])} ({between(accuracy)})" if accuracy else NOTHING,
             f"{points(drop['value'])} ({between(drop)})" if drop else NOTHING,
             milliseconds(single["p50_ms"] if single else None),
             NOTHING if row["partitions"] is None else str(row["partitions"]),

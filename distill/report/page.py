@@ -1,0 +1,181 @@
+"""`report.html`: one page that opens anywhere, in ten years too. No network, no script, every picture inside."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from distill.report import figures, wording
+
+__all__ = ["Tile", "render"]
+
+# The first of these that passed its proof is what the run made; int8 LiteRT is what the project is for.
+_PREFERRED: Final = ("tflite-int8", "tflite-float16", "tflite-float32", "onnx-int8", "onnx-float32")
+_FILTERS: Final = {
+    "percent": wording.percent,
+    "points": wording.points,
+    "between": wording.between,
+    "megabytes": wording.megabytes,
+    "millions": wording.megabytes,
+    "ms": wording.milliseconds,
+    "decimal": wording.decimal,
+    "count": wording.count,
+    "duration": wording.duration,
+}
+
+
+class Tile(NamedTuple):
+    """One figure of the first screen.
+
+    Args:
+        title: what it is.
+        value: the number.
+        unit: of the number; may be empty.
+        detail: what one has to know to read it.
+    """
+
+    title: str
+    value: str
+    unit: str
+    detail: str
+
+
+def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
+    """Write the page.
+
+    Names, labels and paths come from files that anybody may have made: they are escaped, and a policy in the page
+    forbids it to load or run anything, should that ever fail. The same report gives the same text.
+
+    Args:
+        report: the document of `report.json`.
+        pictures: PNG or JPEG by the names that `fed` and `mistakes` use; a missing one is said to be missing.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else wording.printable(value, keep="\n\t"),
+    )
+    environment.filters.update(_FILTERS)
+    rows = report["rows"]
+    confusion = report["confusion"]
+    drawn = {
+        "latency": figures.accuracy_against_latency(rows, _split(report)),
+        "loss": figures.loss_curves(report["curves"]),
+        "validation": figures.validation_curves(report["curves"]),
+        "confusion": figures.confusion_matrix(report["classes"], confusion["counts"]) if confusion else None,
+    }
+    made = _made(rows)
+    html: str = environment.get_template("page.html.j2").render(
+        report=report,
+        made=made,
+        failed=[gate for gate in report["gates"] if not gate["holds"]],
+        gates=[_gate(gate) for gate in report["gates"]],
+        rejected=[row for row in rows if row["status"] == "rejected"],
+        tiles=_tiles(report, made) if made else [],
+        threads=sorted({timing["threads"] for row in rows for timing in row["latency"] or ()}),
+        seconds=sum(stage["seconds"] for stage in report["stages"]),
+        # Drawn by matplotlib, which escapes the text in it.
+        figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704
+        addresses={name: address for name, image in pictures.items() if (address := _address(image))},
+        environment=[(key, _flat(value)) for key, value in report["environment"].items()],
+        left_out_by_reason=sorted(report["data"]["left_out_by_reason"].items(), key=lambda item: (-item[1], item[0])),
+        made_at=_day_and_time(report["created_at"]),
+        nothing=wording.NOTHING,
+        split=_split(report),
+    )
+    return html
+
+
+def _split(report: Mapping[str, Any]) -> str:
+    """Which images all scores are of: the test set, or validation where there is none."""
+    return wording.printable(report.get("split", "test"))
+
+
+def _day_and_time(iso: str) -> str:
+    """`2026-11-20 19:41 UTC`; what is no such time stays as it is."""
+    try:
+        moment = datetime.fromisoformat(iso.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
+    except ValueError:
+        return iso
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _made(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The row of the file that the run was for; None if no file passed."""
+    passed = {row["name"]: row for row in rows if row["status"] == "ok"}
+    return next((passed[name] for name in _PREFERRED if name in passed), None)
+
+
+def _gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+    limit, found = wording.compared(gate["limit"], gate["found"])
+    relation = wording.relation(gate["name"])
+    return {"name": gate["name"], "relation": relation, "limit": limit, "found": found, "holds": gate["holds"]}
+
+
+def _tiles(report: Mapping[str, Any], made: Mapping[str, Any]) -> list[Tile]:
+    accuracy, gain, drop = made["accuracy"], report["gain"], made["drop"]
+    single = next((timing for timing in made["latency"] or () if timing["threads"] == 1), None)
+    tiles = [Tile("Size", wording.megabytes(made["bytes"]), "MB", _smaller(report["rows"], made))]
+    title = f"{_split(report).capitalize()} accuracy"
+    if accuracy:
+        detail = f"95 % interval {wording.between(accuracy)}; {wording.count(made['images'])} images"
+        tiles.append(Tile(title, wording.points(accuracy["value"]), "%", detail))
+    else:
+        tiles.append(Tile(title, wording.NOTHING, "", "not scored"))
+    if single:
+        detail = f"p50 at 1 thread on this machine; p90 {wording.milliseconds(single['p90_ms'])} ms"
+        tiles.append(Tile("Latency", wording.milliseconds(single["p50_ms"]), "ms", detail))
+    else:
+        tiles.append(Tile("Latency", wording.NOTHING, "", "not timed"))
+    if gain:
+        value = wording.points(gain["value"], signed=True)
+        tiles.append(Tile("Gain by the teacher", value, "points", f"student against control; {_certainty(gain)}"))
+    else:
+        tiles.append(Tile("Gain by the teacher", wording.NOTHING, "", "there is no control to compare with"))
+    if drop:
+        detail = f"against the float student; {_certainty(drop)}"
+        tiles.append(Tile("Lost in the file", wording.points(drop["value"]), "points", detail))
+    else:
+        tiles.append(Tile("Lost in the file", wording.NOTHING, "", "not compared with the student"))
+    if made["agreement"] is None:
+        tiles.append(Tile("Same answer", wording.NOTHING, "", "not compared with the student"))
+    else:
+        parts = made["partitions"]
+        detail = "" if parts is None else f"; {parts} partition{'' if parts == 1 else 's'}"
+        agreement = wording.points(made["agreement"])
+        tiles.append(Tile("Same answer", agreement, "%", f"agreement with the student{detail}"))
+    return tiles
+
+
+def _smaller(rows: Sequence[Mapping[str, Any]], made: Mapping[str, Any]) -> str:
+    teacher = next((row["bytes"] for row in rows if row["name"] == "teacher"), None)
+    if not teacher or not made["bytes"]:
+        return str(made["detail"])
+    return f"{100 * made['bytes'] / teacher:.2g} % of the teacher's {wording.megabytes(teacher)} MB"
+
+
+def _certainty(interval: Mapping[str, float]) -> str:
+    """The bounds, and the plain word where they leave the sign open."""
+    open_sign = interval["low"] <= 0 <= interval["high"]
+    return f"{wording.between(interval)}{', so it may be none' if open_sign else ''}"
+
+
+def _address(image: bytes) -> str | None:
+    """A `data:` address by the bytes themselves; None for anything but PNG and JPEG (an SVG could hold a script)."""
+    kinds = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
+    kind = next((kind for start, kind in kinds.items() if image.startswith(start)), None)
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}" if kind else None
+
+
+def _flat(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

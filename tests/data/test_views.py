@@ -1,0 +1,214 @@
+"""Views: drawn from numbers alone, inside the image, rendered to the pixel."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from distill.data.views import Resize, View, fixed_view, random_view, render, stored_view
+
+ID = "0123456789abcdef" * 4
+OTHER = "fedcba9876543210" * 4
+SIZES = [
+    (1, 1),
+    (1, 2),
+    (2, 1),
+    (1, 1009),
+    (1009, 1),
+    (7, 5),
+    (13, 13),
+    (97, 89),
+    (640, 480),
+    (20_000, 300),
+    (3, 65_536),
+]
+RESIZES: list[Resize] = ["center_crop", "squash"]
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_the_fixed_view_is_the_largest_centred_square_or_all() -> None:
+    assert fixed_view(640, 480, "center_crop") == View(80, 0, 480, 480, False)
+    assert fixed_view(480, 641, "center_crop") == View(0, 80, 480, 480, False)
+    assert fixed_view(5, 5, "center_crop") == View(0, 0, 5, 5, False)
+    assert fixed_view(640, 480, "squash") == View(0, 0, 640, 480, False)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_every_view_lies_inside_the_image(width: int, height: int, resize: Resize) -> None:
+    for min_area in (0.01, 0.4, 1.0):
+        for index in range(200):
+            view = stored_view(ID, index, width, height, resize, seed=3, min_area=min_area)
+            assert view.width >= 1
+            assert view.height >= 1
+            assert 0 <= view.left <= width - view.width
+            assert 0 <= view.top <= height - view.height
+            assert all(isinstance(number, int) for number in view[:4])
+            assert isinstance(view.flip, bool)
+
+
+def test_the_first_views_are_the_fixed_one_and_its_mirror_image() -> None:
+    fixed = fixed_view(64, 48, "center_crop")
+    views = [stored_view(ID, i, 64, 48, "center_crop", seed=0, min_area=0.4) for i in range(4)]
+    assert views[0] == fixed
+    assert views[1] == fixed._replace(flip=True)
+    assert views[2] == random_view(ID, 2, 64, 48, "center_crop", seed=0, min_area=0.4)
+    assert len(set(views)) == 4
+
+
+def test_without_mirroring_no_view_is_mirrored() -> None:
+    views = [stored_view(ID, i, 64, 48, "squash", seed=0, min_area=0.4, mirror=False) for i in range(50)]
+    assert not any(view.flip for view in views)
+    assert views[0] == fixed_view(64, 48, "squash")
+    assert views[1] == random_view(ID, 1, 64, 48, "squash", seed=0, min_area=0.4, mirror=False)
+    mirrored = [stored_view(ID, i, 64, 48, "squash", seed=0, min_area=0.4) for i in range(2, 50)]
+    assert [view[:4] for view in mirrored] == [view[:4] for view in views[2:]]
+
+
+def test_another_process_draws_the_same_views() -> None:
+    program = (
+        "import json\n"
+        "from distill.data.views import random_view\n"
+        f"views = [random_view({ID!r}, i, 1013, 769, 'center_crop', seed=7, min_area=0.3) for i in range(20)]\n"
+        "print(json.dumps(views))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    here = [random_view(ID, i, 1013, 769, "center_crop", seed=7, min_area=0.3) for i in range(20)]
+    assert json.loads(done.stdout) == [list(view) for view in here]
+
+
+def test_the_views_of_today_are_the_views_of_tomorrow() -> None:
+    """Stored labels belong to these numbers: where they change, every store is stale and the format must say so."""
+    drawn = [tuple(random_view(ID, i, 640, 480, "center_crop", seed=0, min_area=0.4)) for i in (2, 3, 99)]
+    assert drawn == [(55, 143, 387, 299, False), (63, 16, 455, 391, False), (53, 13, 504, 451, True)]
+
+
+def test_every_number_of_the_draw_counts() -> None:
+    base = random_view(ID, 5, 640, 480, "center_crop", seed=1, min_area=0.4)
+    assert random_view(ID, 5, 640, 480, "center_crop", seed=1, min_area=0.4) == base
+    assert random_view(OTHER, 5, 640, 480, "center_crop", seed=1, min_area=0.4) != base
+    assert random_view(ID, 6, 640, 480, "center_crop", seed=1, min_area=0.4) != base
+    assert random_view(ID, 5, 640, 480, "center_crop", seed=2, min_area=0.4) != base
+    assert random_view(ID, 1, 640, 480, "center_crop", seed=5, min_area=0.4) != base  # seed and index do not mix
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_area_shape_place_and_flip_are_spread_as_promised(resize: Resize) -> None:
+    width, height, min_area = 4000, 3000, 0.25
+    views = [random_view(ID, i, width, height, resize, seed=0, min_area=min_area) for i in range(4000)]
+    whole = fixed_view(width, height, resize)
+    areas = np.array([v.width * v.height for v in views]) / (whole.width * whole.height)
+    ratios = np.array([(v.width / v.height) / (whole.width / whole.height) for v in views])
+    clipped = np.array([v.width == width or v.height == height for v in views])
+    free = ~clipped
+    assert areas[free].min() >= min_area * 0.99
+    assert areas.max() <= 1.001
+    assert ratios[free].min() >= 3 / 4 * 0.99
+    assert ratios[free].max() <= 4 / 3 * 1.01
+    # uniform in [0.25, 1]: mean 0.625, standard error 0.0034; a scale drawn uniform instead would give 0.58
+    assert abs(areas.mean() - 0.625) < 0.02
+    assert abs(np.log(ratios[free]).mean()) < 0.02
+    assert abs(np.mean([v.flip for v in views]) - 0.5) < 0.04
+    left = np.array([v.left / max(1, width - v.width) for v in views])
+    assert abs(left[free].mean() - 0.5) < 0.03
+    assert np.histogram(left[free], bins=4, range=(0, 1))[0].min() > 0.2 * free.sum()
+
+
+def test_a_full_area_keeps_the_image_nearly_whole() -> None:
+    for index in range(100):
+        view = random_view(ID, index, 100, 100, "center_crop", seed=0, min_area=1.0)
+        assert view.width * view.height >= 0.86 * 100 * 100  # only the aspect ratio is left to cut: sqrt(3/4)
+
+
+# Rendering
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (31, 97), (8, 8), (1, 1), (500, 3)])
+def test_the_whole_image_is_what_pillow_makes_of_it(width: int, height: int) -> None:
+    image = picture(width, height)
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(render(image, View(0, 0, width, height, False), 32), expected)
+
+
+def test_a_box_of_the_right_size_is_the_plain_crop() -> None:
+    image = picture(131, 97)
+    for left, top in ((0, 0), (10, 20), (99, 65)):
+        expected = np.asarray(image.crop((left, top, left + 32, top + 32)))
+        np.testing.assert_array_equal(render(image, View(left, top, 32, 32, False), 32), expected)
+
+
+@pytest.mark.parametrize(("side", "size"), [(64, 32), (75, 32), (33, 32), (90, 16), (48, 24)])
+def test_inside_its_outer_ring_a_view_is_the_plain_pillow_crop(side: int, size: int) -> None:
+    image = picture(131, 97)
+    cut = image.crop((5, 3, 5 + side, 3 + side)).resize((size, size), Image.Resampling.BILINEAR)
+    found = render(image, View(5, 3, side, side, False), size)
+    np.testing.assert_array_equal(found[1:-1, 1:-1], np.asarray(cut)[1:-1, 1:-1])
+
+
+def triangle(source: int, begin: int, length: int, size: int) -> npt.NDArray[np.float64]:
+    """Weights [size, source] of a triangle filter as wide as the reduction, cut off at the image, not at the box."""
+    scale = length / size
+    support = max(scale, 1.0)
+    weights = np.zeros((size, source))
+    for place in range(size):
+        centre = begin + (place + 0.5) * scale
+        distance = np.abs(np.arange(source) + 0.5 - centre) / support
+        weights[place] = np.clip(1 - distance, 0, None)
+    normalised: npt.NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return normalised
+
+
+@pytest.mark.parametrize("view", [View(5, 3, 60, 40, False), View(0, 0, 131, 97, False), View(40, 30, 9, 9, False)])
+def test_render_against_the_formula(view: View) -> None:
+    image = picture(131, 97)
+    across = triangle(131, view.left, view.width, 24)
+    down = triangle(97, view.top, view.height, 24)
+    expected = np.einsum("yi,xj,ijc->yxc", down, across, np.asarray(image).astype(np.float64))
+    # two passes, each rounded to 8 bits: half a level each, and a little for Pillow's fixed-point weights
+    assert np.abs(render(image, view, 24) - expected).max() <= 1.1
+
+
+def test_flip_mirrors_exactly() -> None:
+    image = picture(60, 50)
+    view = View(3, 4, 40, 30, False)
+    plain, mirrored = render(image, view, 16), render(image, view._replace(flip=True), 16)
+    np.testing.assert_array_equal(mirrored, plain[:, ::-1])
+    assert mirrored.flags.c_contiguous
+    assert not np.array_equal(mirrored, plain)
+
+
+def test_a_view_is_replayed_from_its_numbers() -> None:
+    image = picture(640, 480)
+    view = random_view(ID, 9, 640, 480, "center_crop", seed=0, min_area=0.4)
+    replayed = View(*json.loads(json.dumps(view)))
+    np.testing.assert_array_equal(render(image, replayed, 64), render(image, view, 64))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (20_000, 3)])
+def test_extreme_shapes_are_rendered(width: int, height: int) -> None:
+    image = picture(width, height)
+    for index in range(10):
+        view = stored_view(ID, index, width, height, "center_crop", seed=0, min_area=0.4)
+        found = render(image, view, 32)
+        assert found.shape == (32, 32, 3)
+        assert found.dtype == np.uint8
+
+
+def test_one_pixel_fills_the_square() -> None:
+    assert (render(Image.new("RGB", (1, 1), (9, 8, 7)), View(0, 0, 1, 1, False), 5) == [9, 8, 7]).all()
+
+
+def test_the_mean_colour_stays() -> None:
+    image = picture(200, 200)
+    found = render(image, View(0, 0, 200, 200, False), 50).mean()
+    assert math.isclose(found, np.asarray(image).mean(), abs_tol=1)

@@ -1,0 +1,86 @@
+"""One small run through every stage, made once by the command line as a user would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {"green": (40, 160, 60), "red": (180, 50, 40), "violet": (120, 60, 170)}
+
+CONFIG = """\
+data: {unlabeled: photos/unlabeled, labeled: photos/labeled, validation: photos/validation, test: photos/test}
+teacher: {timm: mobilenetv2_035, pretrained: false, image_size: 32, fit: {epochs: 12, batch_size: 8, ema_decay: 0.9}}
+student: {timm: mobilenetv2_035, pretrained: false, image_size: 32}
+labels: {views: 3}
+train: {epochs: 4, batch_size: 32, ema_decay: 0.9, warmup_epochs: 1}
+export: {calibration_images: 16, min_int8_agreement: 0.5, min_float_agreement: 0.9}
+benchmark: {rounds: 1, runs: 5, warmup: 1}
+"""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with photos/ and teacher.yaml, and a way to run commands in it."""
+
+    root: Path
+
+    def start(self, *arguments: str, module: str = "distill") -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, module: str = "distill", expect: int = 0) -> str:
+        process = self.start(*arguments, module=module)
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == expect, output
+        return output
+
+
+def write_photos(folder: Path) -> None:
+    """Three colours on noise, 40x32, easy to tell apart; 300 unlabelled ones fill two shards of the label store."""
+    rng = np.random.default_rng(3)
+    for part, count in {"labeled": 10, "validation": 8, "test": 12, "unlabeled": 100}.items():
+        for name, colour in COLOURS.items():
+            target = folder / part / ("" if part == "unlabeled" else name)
+            target.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = np.clip(rng.normal(colour, 45, (32, 40, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(target / f"{name}{number:03d}.png")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, photos: Path) -> Workplace:
+    """A new place with the shared photos and config."""
+    return prepare(tmp_path, photos)
+
+
+def prepare(root: Path, photos: Path) -> Workplace:
+    (root / "photos").symlink_to(photos)
+    (root / "teacher.yaml").write_text(CONFIG)
+    return Workplace(root)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Workplace:
+    """A workplace whose run is finished; tests read it, and change nothing but its report."""
+    place = prepare(tmp_path_factory.mktemp("finished"), photos)
+    place.run("run", "teacher.yaml")
+    return place

@@ -1,0 +1,184 @@
+"""A report such as a run writes: every part there, numbers that fit each other."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+
+def interval(value: float, half: float) -> dict[str, float]:
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def row(name: str, runtime: str, accuracy: float, **values: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "detail": "",
+        "bytes": 1_000_000,
+        "parameters": 400_000,
+        "accuracy": interval(accuracy, 0.045),
+        "macro_f1": accuracy - 0.02,
+        "images": 410,
+        "latency": None,
+        "runtime": runtime,
+        "partitions": None,
+        "agreement": None,
+        "max_difference": None,
+        "drop": None,
+        "status": "ok",
+        "reason": "",
+        **values,
+    }
+
+
+def timed(single: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "threads": threads,
+            "p50_ms": single / speedup,
+            "p90_ms": 1.1 * single / speedup,
+            "p99_ms": 1.6 * single / speedup,
+            "load_ms": 12.3,
+            "peak_memory_mb": 61.5,
+        }
+        for threads, speedup in ((1, 1.0), (2, 1.6))
+    ]
+
+
+def timed_in_torch(single: float) -> list[dict[str, Any]]:
+    return [{"threads": 1, "p50_ms": single, "p90_ms": 1.1 * single, "p99_ms": 1.6 * single}]
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    classes = ["cardboard", "glass", "metal", "paper", "plastic", "trash"]
+    counts = [
+        [63, 1, 4, 10, 2, 1],
+        [0, 68, 12, 2, 18, 0],
+        [1, 9, 60, 3, 8, 1],
+        [3, 2, 5, 62, 4, 1],
+        [1, 11, 6, 5, 31, 2],
+        [1, 2, 3, 4, 2, 2],
+    ]
+    file = {"detail": "128 px, uint8 in, probabilities out", "partitions": 1}
+    torch = {"detail": "mobilenetv2_035, 128 px", "bytes": 1_690_000}
+    int8 = {"agreement": 0.983, "max_difference": 0.041, "drop": interval(0.0024, 0.0075)}
+    onnx_int8 = {"agreement": 0.962, "max_difference": 0.09, "drop": interval(0.0098, 0.012)}
+    same = {"agreement": 1.0, "drop": interval(0, 0)}
+    rows = [
+        row(
+            "teacher",
+            "PyTorch",
+            0.756,
+            detail="mobilenetv2_100, 192 px",
+            bytes=9_150_000,
+            parameters=2_231_558,
+            latency=timed_in_torch(21.4),
+        ),
+        row("control", "PyTorch", 0.634, **torch, latency=timed_in_torch(7.9)),
+        row("student", "PyTorch", 0.7, **torch, latency=timed_in_torch(8.2)),
+        row("tflite-float32", "LiteRT", 0.7, **file, **same, bytes=1_640_000, latency=timed(2.31), max_difference=1e-5),
+        row("tflite-float16", "LiteRT", 0.7, **file, **same, bytes=840_000, latency=timed(2.36), max_difference=0.0011),
+        row("tflite-int8", "LiteRT", 0.6976, **file, **int8, bytes=560_000, latency=timed(1.24)),
+        row(
+            "onnx-float32",
+            "ONNX Runtime",
+            0.7,
+            **file,
+            **same,
+            bytes=1_640_000,
+            latency=timed(1.5),
+            max_difference=2e-6,
+        ),
+        row("onnx-int8", "ONNX Runtime", 0.6902, **file, bytes=520_000, latency=timed(1.02), **onnx_int8),
+    ]
+    learnt = (("teacher", 0.2, 0.77, 18), ("student", 0.45, 0.72, 30), ("baseline", 0.05, 0.65, 26))
+    curves = [
+        {
+            "stage": stage,
+            "epoch": epoch,
+            "loss": floor + 1.2 * 0.8**epoch,
+            "lr": 3e-4,
+            "validation_accuracy": top - 0.3 * 0.75**epoch - 0.001 * epoch,
+            "validation_nll": 1.0,
+            "images_per_s": 200.0,
+        }
+        for stage, floor, top, epochs in learnt
+        for epoch in range(1, epochs + 1)
+    ]
+    seconds = {"data": 3.2, "teacher": 241.0, "labels": 96.4, "student": 418.0, "baseline": 395.2, "export": 116.0}
+    return {
+        "format": 1,
+        "run": "trashnet",
+        "version": "0.1.0",
+        "created_at": "2026-11-20T19:41:07Z",
+        "task": "classification",
+        "split": "test",
+        "classes": classes,
+        "notes": ["This is a demonstration: 410 test images leave intervals of nine points."],
+        "rows": rows,
+        "gain": {"value": 0.066, "low": 0.024, "high": 0.107},
+        "gates": [
+            {"name": "max_size_mb", "limit": 4.0, "found": 0.56, "holds": True},
+            {"name": "min_test_accuracy", "limit": 0.65, "found": 0.6976, "holds": True},
+            {"name": "max_int8_drop", "limit": 0.01, "found": 0.0024, "holds": True},
+        ],
+        "data": {
+            "train_labelled": 350,
+            "train_unlabelled": 1423,
+            "validation": 341,
+            "test": 410,
+            "left_out": 3,
+            "classes": classes,
+            "by_class": {
+                "train": dict(zip(classes, [68, 79, 66, 84, 40, 13], strict=True)),
+                "validation": dict(zip(classes, [66, 77, 64, 82, 39, 13], strict=True)),
+                "test": dict(zip(classes, [81, 100, 82, 77, 56, 14], strict=True)),
+            },
+            "left_out_by_reason": {"damaged or truncated": 1, "same bytes as an image of another split": 2},
+        },
+        "labels": {
+            "images": 1773,
+            "views": 8,
+            "bytes_a_view": 62.1,
+            "mean_confidence": 0.91,
+            "by_class": {name: 250 + 15 * i for i, name in enumerate(classes)},
+            "hidden_accuracy": 0.789,
+        },
+        "teacher_validation": {"accuracy": interval(0.767, 0.045), "balanced_accuracy": 0.741, "chance": 0.17},
+        "curves": curves,
+        "confusion": {"name": "tflite-int8", "counts": counts},
+        "fed": [{"picture": f"fed-{i}", "caption": f"00ab{i}f 310x290+12+40: metal 0.{91 - i}"} for i in range(8)],
+        "mistakes": [
+            {
+                "picture": f"mistake-{i}",
+                "path": f"/photos/trashnet/test/glass/glass{i}07.jpg",
+                "truth": "glass",
+                "answer": "plastic",
+                "confidence": 0.99 - i / 100,
+            }
+            for i in range(6)
+        ],
+        "decisions": {
+            "teacher": {"lr": "0.0003 (pretrained weights)", "batch_norm": "frozen (350 images are few)"},
+            "student": {"lr": "0.0003 (pretrained weights)", "probe": "yes (the classifier is new)"},
+        },
+        "stages": [{"stage": name, "seconds": s} for name, s in seconds.items()],
+        "config": "task: classification\nstudent:\n  timm: mobilenetv2_035\n  image_size: 128\n",
+        "environment": {"python": "3.11.7", "cpu": "Intel Xeon, 2 cores", "torch": "2.14.1", "dirty": False},
+    }
+
+
+@pytest.fixture
+def pictures(report: dict[str, Any]) -> dict[str, bytes]:
+    return {item["picture"]: picture(number) for number, item in enumerate(report["fed"] + report["mistakes"])}
+
+
+def picture(number: int, kind: str = "PNG") -> bytes:
+    image = Image.linear_gradient("L").resize((64, 48)).rotate(30 * number)
+    stream = io.BytesIO()
+    Image.merge("RGB", (image, image.rotate(90), image.rotate(180))).save(stream, kind)
+    return stream.getvalue()

@@ -1,0 +1,273 @@
+"""The page: everything the report says is there, and nothing that a hostile name could add."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+
+from distill.report.page import render
+
+from .conftest import picture
+
+MINUS = "\N{MINUS SIGN}"
+HOSTILE = "<img src=http://evil.example/x.png onerror=alert(1)>\"'&{{ 7*7 }}$x^2$_\u202egnp.exe\x1b[31m"
+
+
+class Page(HTMLParser):
+    """Tags with attributes, and the text outside of style."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._text: list[str] = []
+        self._styling = False
+        self.feed(html)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self._text))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._styling = tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._styling = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._styling:
+            self._text.append(data)
+
+
+def poisoned(value: Any, key: str = "") -> Any:
+    """The report with every text that comes from outside replaced."""
+    fixed = {"name", "stage", "runtime", "status", "picture", "created_at", "version"}
+    if isinstance(value, dict):
+        free = {"by_class", "train", "validation", "test", "left_out_by_reason", "environment", "decisions", "student"}
+        return {k + HOSTILE if key in free else k: poisoned(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [poisoned(v, key) for v in value]
+    return value + HOSTILE if isinstance(value, str) and key not in fixed else value
+
+
+def test_hostile_text_stays_text(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    plain = Page(render(report, pictures))
+    report = poisoned(report)
+    report["rows"][3].update(name=HOSTILE, status="rejected", reason=HOSTILE)
+    report["gates"][0]["name"] = HOSTILE
+    report["confusion"]["name"] = report["curves"][0]["stage"] = report["stages"][0]["stage"] = HOSTILE
+    html = render(report, pictures)
+    page = Page(html)
+    known = {tag for tag, _ in plain.tags}
+    assert {tag for tag, _ in page.tags} == known
+    assert "script" not in known
+    assert not [(tag, name) for tag, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert sum(tag == "img" for tag, _ in page.tags) == len(pictures)
+    assert "49" not in re.findall(r"'&(.*?)\$x", page.text), "the name was run as a template"
+    assert "\u202e" not in html
+    assert "\x1b" not in html
+
+
+def test_file_names_that_are_no_unicode_can_be_written(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    report["mistakes"][0]["path"] = b"/photos/\xff.jpg".decode("utf-8", "surrogateescape")
+    report["classes"][0] = report["rows"][4]["name"] = report["curves"][0]["stage"] = "caf\udce9"
+    assert "/photos/\N{REPLACEMENT CHARACTER}.jpg" in render(report, pictures).encode().decode()
+
+
+def test_class_names_of_any_script_are_drawn(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    names = ["玻璃", "металл", "ورق", "กระดาษ", "_hidden", "$x$"]
+    report["classes"] = names
+    html = render(report, pictures)
+    drawn = html[html.index('id="confusion-') : html.index("</svg>", html.index('id="confusion-'))]
+    assert all(drawn.count(name) == 2 for name in names)
+
+
+def test_nothing_is_loaded(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    html = render(report, pictures)
+    page = Page(html)
+    loads = [
+        value or ""
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in {"src", "href", "srcset", "data", "action", "poster", "xlink:href", "style"}
+    ]
+    assert len([load for load in loads if load.startswith("data:image/png;base64,")]) == len(pictures)
+    assert not [load for load in loads if "http" in load or "//" in load.partition("base64,")[0]]
+    assert not re.search(r"https?:|@import|@font-face", html)
+    assert set(re.findall(r"url\((.)", html)) <= {"#"}
+    policy = next(a["content"] or "" for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_links_point_at_something_and_ids_are_unique(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    html = render(report, pictures)
+    ids = [a["id"] for _, a in Page(html).tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    targets = re.findall(r'href="#([^"]+)"', html) + re.findall(r"url\(#([^)]+)\)", html)
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_all_rows_with_their_numbers(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    html = render(report, pictures)
+    table = html[html.index('<table class="compare">') : html.index("</table>")]
+    body = [Page(line).text for line in table[table.index("<tbody>") :].split("<tr")[1:]]
+    assert len(body) == len(report["rows"])
+    for line, row in zip(body, report["rows"], strict=True):
+        assert row["name"] in line
+        assert row["detail"] in line
+    int8 = next(line for line in body if "tflite-int8" in line)
+    assert re.findall(rf"[{MINUS}<]?\d[\d.]*", int8.split("out")[1]) == [
+        *("0.56", "69.8", "65.3", "74.3", "0.2", f"{MINUS}0.5", "1.0", "98.3", "1"),
+        *("1.24", "1.36", "1.98", "0.77", "0.85", "1.24", "12.3", "61.5", "0.678", "0.0410", "0.40", "410"),
+    ]
+
+
+def test_first_screen_says_what_was_made(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    html = render(report, pictures)
+    text = Page(html[: html.index("<nav>")]).text
+    for said in (
+        "trashnet 2026-11-20 19:41 UTC",
+        "tflite-int8 , 0.56 MB, answers 69.8 % of 410 test images right.",
+        "All 3 gates hold",
+        "min_test_accuracy 0.6976, at least 0.65",
+        "6.1 % of the teacher's 9.15 MB",
+        "+6.6 points student against control; 2.4 to 10.7",
+        f"against the float student; {MINUS}0.5 to 1.0, so it may be none",
+        "took 21 min 10 s",
+        report["notes"][0],
+    ):
+        assert said.replace("trashnet ", "") in text
+    assert 'class="bad"' not in html[: html.index("<nav>")]
+
+
+def test_failed_gate_is_said_in_red(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    report["gates"][1].update(limit=0.6976, found=0.69759, holds=False)
+    report["gates"][2].update(found=None, holds=False)
+    html = render(report, pictures)
+    assert '<strong class="bad">Gate failed: 2 of 3 do not hold</strong>' in html
+    failed = [Page(item).text.strip() for item in re.findall(r'<li class="bad">(.*?)</li>', html)]
+    assert failed == [
+        "failed min_test_accuracy 0.69759, at least 0.6976",
+        "failed max_int8_drop not measured, at most 0.01",
+    ]
+    assert "gates hold" not in html
+
+
+def test_rejected_file_is_named_with_its_reason(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    report["rows"][5].update(status="rejected", reason="largest difference 0.41, allowed 0.1")
+    html = render(report, pictures)
+    assert '<strong class="bad">Rejected: tflite-int8</strong> largest difference 0.41, allowed 0.1' in html
+    assert '<p class="made"><strong>tflite-float16</strong>' in html
+    assert "<strong>tflite-int8 rejected</strong>: largest difference 0.41, allowed 0.1" in html
+
+
+def test_no_file_passed(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    for row in report["rows"][3:]:
+        row.update(status="rejected", reason="it did not open")
+    assert '<strong class="bad">No exported file passed its proof.</strong>' in render(report, pictures)
+
+
+def test_parts_that_may_be_missing(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    for row in report["rows"]:
+        row.update(latency=None, partitions=None, agreement=None, max_difference=None, drop=None, macro_f1=None)
+        row.update(accuracy=None, bytes=None, parameters=None)
+    report["rows"][1].update(status="absent", reason="baseline: false")
+    report.update(
+        gain=None, gates=[], confusion=None, curves=[], fed=[], mistakes=[], notes=[], decisions={}, stages=[]
+    )
+    report["data"].update(left_out=0, left_out_by_reason={})
+    report["labels"]["hidden_accuracy"] = None
+    text = Page(render(report, {})).text
+    for said in (
+        "No gates were set",
+        "there is no control to compare with",
+        "not scored",
+        "not timed",
+        "control absent : baseline: false",
+        "Nothing was timed in this run.",
+        "No file was scored.",
+        "Nothing was trained in this run.",
+        "No views were kept.",
+        "No mistakes to show.",
+        "Every image that was found is used.",
+    ):
+        assert said in text
+    assert "None " not in text.replace("None was left out", "")
+    assert "nan" not in text
+
+
+def test_scores_of_validation_are_not_called_test(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    report.update(split="validation", notes=[])
+    text = Page(render(report, pictures)).text
+    assert "69.8 % of 410 validation images right" in text
+    assert "Validation accuracy 69.8 %" in text
+    assert "test images" not in text
+
+
+def test_rows_as_a_run_writes_them_when_nothing_is_known(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    unknown = ("bytes", "parameters", "accuracy", "macro_f1", "images", "latency", "agreement", "max_difference")
+    nothing = dict.fromkeys((*unknown, "drop", "partitions")) | {"detail": "", "runtime": ""}
+    report["rows"][1] = {**nothing, "name": "control", "status": "absent", "reason": "no labelled images"}
+    report["rows"][5] = {**nothing, "name": "tflite-int8", "status": "rejected", "reason": "it crashed"}
+    text = Page(render(report, pictures)).text
+    assert "control absent : no labelled images" in text
+    assert "tflite-int8 rejected : it crashed" in text
+
+
+def test_scored_but_not_timed_is_a_line_across(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    names = ("teacher", "student", "control")
+    for row in report["rows"][:3]:
+        row["latency"] = None
+    drawn = re.search(r"<svg[^>]*figure latency.*?</svg>", render(report, pictures), flags=re.DOTALL)
+    assert drawn is not None
+    assert all(f">{name}</text>" in drawn[0] for name in names)
+
+
+def test_no_benchmark_still_shows_accuracy(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    for row in report["rows"]:
+        row["latency"] = None
+    html = render(report, pictures)
+    assert 'class="figure latency"' not in html
+    assert "69.8 %" in html
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_pictures_are_inlined_by_their_bytes(kind: str, report: dict[str, Any]) -> None:
+    html = render(report, {"fed-0": picture(0, kind)})
+    assert html.count(f'src="data:image/{kind.lower()};base64,') == 1
+
+
+def test_picture_that_is_missing_or_no_picture_is_said(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    pictures["fed-0"] = b"<svg onload=alert(1)>"
+    del pictures["mistake-0"]
+    html = render(report, pictures)
+    assert html.count("picture missing") == 2
+    assert "PHN2Zy" not in html
+
+
+def test_same_report_gives_same_page_and_no_trace(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    before = dict(mpl.rcParams)
+    first = render(report, pictures)
+    with mpl.rc_context({"font.size": 31.0, "lines.linewidth": 9.0, "axes.grid": False}):
+        assert render(report, pictures) == first
+    assert dict(mpl.rcParams) == before
+
+
+def test_drawings_follow_dark_mode(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    html = render(report, pictures)
+    drawn = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
+    assert "var(--accent)" in drawn
+    assert not re.search(r"#[0-9a-f]{6}\b", drawn), "a colour that dark mode cannot change"
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_many_classes_make_a_page_that_opens(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    number = 1000
+    report["classes"] = [f"class {i}" for i in range(number)]
+    report["confusion"]["counts"] = [[int(i == j) for j in range(number)] for i in range(number)]
+    assert len(render(report, pictures)) < 2_000_000
