@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -32,6 +33,8 @@ from distill.losses import soft_cross_entropy
 from distill.probe import fit_probe
 from distill.tasks.classification import Classification
 from distill.torch_predictor import Network, TorchPredictor
+
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces each precision on stderr
 
 __all__ = ["Drawn", "Examples", "PseudoLabelled", "Trained", "Truth", "train"]
 

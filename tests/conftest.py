@@ -1,4 +1,4 @@
-"""Shared by all tests: small images and a progress that says nothing."""
+"""Shared by all tests: small images, a progress that says nothing, and one small run through every stage."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from distill.core.progress import Progress
+
+from .workplace import Workplace, prepare, write_photos
 
 SaveImage = Callable[..., Path]
 
@@ -31,3 +33,24 @@ def save_image() -> SaveImage:
 @pytest.fixture
 def progress() -> Progress:
     return Progress(Console(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, photos: Path) -> Workplace:
+    """A new place with the shared photos and config."""
+    return prepare(tmp_path, photos)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Workplace:
+    """A workplace whose run is finished; tests read it, and change nothing but its report."""
+    place = prepare(tmp_path_factory.mktemp("finished"), photos)
+    place.run("run", "teacher.yaml")
+    return place

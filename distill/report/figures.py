@@ -120,7 +120,7 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) ->
         axes.set_yticks(middles, shown)
         axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
         axes.spines["bottom"].set_visible(False)
-        axes.set_title("answer across, truth down", y=1.0, pad=margin - 10 if steep else 26)
+        axes.set_title("answer across, truth down", y=1.0, pad=max(margin - 10, 26))
         return inline(figure, "confusion", f"Confusion matrix of {number} classes, truth down, answers across")
 
 

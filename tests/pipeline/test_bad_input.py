@@ -11,7 +11,7 @@ import timm
 from PIL import Image
 from safetensors.torch import save_file
 
-from .conftest import Workplace
+from tests.workplace import Workplace
 
 
 def missing_folder(root: Path) -> list[str]:

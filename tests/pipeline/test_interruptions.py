@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Workplace
+from tests.workplace import Workplace
 
 FILES = "export.files=[tflite-int8]"  # one conversion is enough here; the finished run has them all
 

@@ -1,4 +1,4 @@
-"""One small run through every stage, made once by the command line as a user would."""
+"""A place with photos and a config, in which tests run commands as a user would."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 COLOURS = {"green": (40, 160, 60), "red": (180, 50, 40), "violet": (120, 60, 170)}
@@ -59,28 +58,7 @@ def write_photos(folder: Path) -> None:
                 Image.fromarray(pixels).save(target / f"{name}{number:03d}.png")
 
 
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    write_photos(folder)
-    return folder
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, photos: Path) -> Workplace:
-    """A new place with the shared photos and config."""
-    return prepare(tmp_path, photos)
-
-
 def prepare(root: Path, photos: Path) -> Workplace:
     (root / "photos").symlink_to(photos)
     (root / "teacher.yaml").write_text(CONFIG)
     return Workplace(root)
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Workplace:
-    """A workplace whose run is finished; tests read it, and change nothing but its report."""
-    place = prepare(tmp_path_factory.mktemp("finished"), photos)
-    place.run("run", "teacher.yaml")
-    return place
