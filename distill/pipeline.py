@@ -173,9 +173,10 @@ class _Steps:
         c = self._config
         match name:
             case "data":
-                depends: dict[str, Any] = {"data": _values(c.data), "listing": listing}
+                depends: dict[str, Any] = {"data": c.data.model_dump(mode="json"), "listing": listing}
             case "teacher":
-                depends = {"teacher": _values(c.teacher), "truth": self._data("truth_digest"), "view": self._view()}
+                teacher = {k: v for k, v in _values(c.teacher).items() if k != "batch_size"}  # of labelling
+                depends = {"teacher": teacher, "truth": self._data("truth_digest"), "view": self._view()}
             case "labels":
                 depends = {
                     "labels": _values(c.labels),
@@ -210,11 +211,11 @@ class _Steps:
 
 
 def _values(settings: BaseModel) -> dict[str, Any]:
-    """Settings as JSON; the files they name count by content, user code by its source."""
-    values: dict[str, Any] = settings.model_dump(mode="json")
+    """Settings as JSON; the files they name count by content, user code by its source, thread counts not at all."""
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude={"workers": True, "fit": {"workers"}})
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if isinstance(value, Path) and value.is_file() and type(settings).__name__ != "DataSettings":
+        if isinstance(value, Path) and value.is_file():
             values[name] = sha256_of(value)
     values |= {path.name: sha256_of(path) for path in plugins.user_files(settings)}
     return values

@@ -24,7 +24,7 @@ from distill.core.files import read_json, replacing, write_json
 from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress
 from distill.core.run import Run
-from distill.core.settings import TeacherSettings
+from distill.core.settings import Settings, TeacherSettings
 from distill.core.types import ImageRecord, Predictor
 from distill.data import sources
 from distill.data.batches import ImageCache
@@ -81,7 +81,7 @@ def teacher(work: Work) -> dict[str, Any]:
     """Fit the teacher where asked, then score it, and stop if it knows no more than chance."""
     settings, manifest, cache = work.config.teacher, work.manifest(), work.cache()
     task = work.task(manifest)
-    predictor: Predictor = plugins.build(settings, manifest.classes)
+    predictor: Predictor = _build(work, settings, manifest)
     summary: dict[str, Any] = {}
     if settings.fit is not None:
         from distill.train import Truth
@@ -117,7 +117,7 @@ def labels(work: Work, fingerprint: str) -> dict[str, Any]:
 
     config, manifest, folder = work.config, work.manifest(), work.run.folder("labels")
     records = manifest.of("train")
-    predictor: Predictor = plugins.build(config.teacher, manifest.classes)
+    predictor: Predictor = _build(work, config.teacher, manifest)
     if config.teacher.fit is not None:
         from distill.checkpoint import load_weights
 
@@ -168,7 +168,7 @@ def student(work: Work) -> dict[str, Any]:
         label_smoothing=config.train.label_smoothing,
         seed=config.seed,
     )
-    network = plugins.build(config.student, manifest.classes)
+    network = _build(work, config.student, manifest)
     summary = _learn(work, network, examples, "student", manifest, task, cache)
     _draw_what_is_fed(network, examples, manifest.classes, work.run.folder("student") / "fed", cache)
     return summary
@@ -194,7 +194,7 @@ def baseline(work: Work) -> dict[str, Any]:
         label_smoothing=config.train.label_smoothing,
         seed=config.seed,
     )
-    network = plugins.build(config.student, manifest.classes)
+    network = _build(work, config.student, manifest)
     return _learn(work, network, examples, "baseline", manifest, task, cache)
 
 
@@ -238,6 +238,14 @@ def forward(arguments: Sequence[str]) -> None:
         raise DistillError(f"`export {arguments[0]}` was ended by signal {-code}; the same command goes on")
     if code != 0:
         raise UserError(f"`export {arguments[0]}` ended with exit code {code} (above)")
+
+
+def _build(work: Work, settings: Settings, manifest: Manifest) -> Any:
+    """A teacher or student; where its weights are random, they are those of the run's seed."""
+    import torch
+
+    torch.manual_seed(work.config.seed)
+    return plugins.build(settings, manifest.classes)
 
 
 def _train(

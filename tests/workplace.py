@@ -14,10 +14,10 @@ COLOURS = {"green": (40, 160, 60), "red": (180, 50, 40), "violet": (120, 60, 170
 
 CONFIG = """\
 data: {unlabeled: photos/unlabeled, labeled: photos/labeled, validation: photos/validation, test: photos/test}
-teacher: {timm: mobilenetv2_035, pretrained: false, image_size: 32, fit: {epochs: 12, batch_size: 8, ema_decay: 0.9}}
-student: {timm: mobilenetv2_035, pretrained: false, image_size: 32}
+teacher: {timm: test_resnet, pretrained: false, image_size: 32, fit: {epochs: 8, batch_size: 8, ema_decay: 0.9}}
+student: {timm: tf_mobilenetv3_small_minimal_100, pretrained: false, image_size: 32}
 labels: {views: 3}
-train: {epochs: 4, batch_size: 32, ema_decay: 0.9, warmup_epochs: 1}
+train: {epochs: 4, batch_size: 16, ema_decay: 0.9, warmup_epochs: 1}
 export: {calibration_images: 16, min_int8_agreement: 0.5, min_float_agreement: 0.9}
 benchmark: {rounds: 1, runs: 5, warmup: 1}
 """

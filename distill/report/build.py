@@ -96,7 +96,15 @@ def _torch_row(name: str, summary: dict[str, Any], split: str) -> dict[str, Any]
     empty = {"agreement": None, "max_difference": None, "drop": None, "partitions": None}
     if "absent" in summary:
         unknown = dict.fromkeys(("bytes", "parameters", "accuracy", "macro_f1", "images", "latency"))
-        return {"name": name, "detail": "", **unknown, **empty, "runtime": "", "status": "absent", "reason": summary["absent"]}
+        return {
+            "name": name,
+            "detail": "",
+            **unknown,
+            **empty,
+            "runtime": "",
+            "status": "absent",
+            "reason": summary["absent"],
+        }
     score = summary["scores"][split]
     return {
         "name": name,
@@ -118,7 +126,14 @@ def _file_row(file: dict[str, Any], timed: list[dict[str, Any]], split: str) -> 
     if file["status"] == "rejected":
         unknown = dict.fromkeys(("bytes", "parameters", "accuracy", "macro_f1", "images", "latency"))
         unknown |= dict.fromkeys(("agreement", "max_difference", "drop", "partitions"))
-        return {"name": file["name"], "detail": "", **unknown, "runtime": "", "status": "rejected", "reason": file["reason"]}
+        return {
+            "name": file["name"],
+            "detail": "",
+            **unknown,
+            "runtime": "",
+            "status": "rejected",
+            "reason": file["reason"],
+        }
     score = file["scores"][split]
     keys = ("threads", "p50_ms", "p90_ms", "p99_ms", "load_ms", "peak_memory_mb")
     latency = [{key: row[key] for key in keys} for row in timed if row["name"] == file["name"]]
@@ -162,11 +177,9 @@ def _gates(gates: Gates, file: dict[str, Any] | None, split: str) -> Iterator[di
 
 def _notes(config: RunConfig, split: str, summaries: dict[str, Any], shown: Answers) -> Iterator[str]:
     if config.data.demo or "images/unlabeled" in str(config.data.unlabeled):
-        yield (
-            "This is a demonstration: it shows how the tool works. Digits of 8x8 pixels are far easier than photos."
-        )
+        yield "This is a demonstration: it shows how the tool works. Digits of 8x8 pixels are far easier than photos."
     if split == "validation":
-        yield "There is no test set: all scores are on the validation images that also chose the epoch, so they flatter."
+        yield "There is no test set: scores are on the validation images that also chose the epoch, so they flatter."
     if len(shown.ids) < 200:
         yield f"Only {len(shown.ids)} labelled images were scored: the intervals are wide."
     teacher, student = (summaries[name]["scores"][split]["accuracy"]["value"] for name in ("teacher", "student"))

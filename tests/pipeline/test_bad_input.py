@@ -55,7 +55,7 @@ def other_architecture(root: Path) -> list[str]:
 
 
 def no_weights(root: Path) -> list[str]:
-    return ["--set", "teacher={timm: mobilenetv2_035, pretrained: false, image_size: 32}"]
+    return ["--set", "teacher={timm: test_resnet, pretrained: false, image_size: 32}"]
 
 
 def output_is_a_file(root: Path) -> list[str]:
