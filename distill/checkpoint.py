@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from distill.core.errors import CheckpointError
@@ -116,7 +116,8 @@ def save_weights(module: nn.Module, path: Path) -> None:
 def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write tensors by name as safetensors, atomically."""
     with replacing(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, temporary)
+        # Through Python's own write: save_file hides the reason of a full disk in an exception of its own.
+        temporary.write_bytes(save({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}))
 
 
 def _some(names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import time
@@ -390,8 +391,10 @@ def _save(
     tensors = {f"network.{k}": v for k, v in network.backbone.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.module.backbone.state_dict().items()}
     save_state(tensors, _last(folder, state.epoch))
+    buffer = io.BytesIO()  # torch.save to a file hides the reason of a full disk
+    torch.save({"optimizer": optimizer.state_dict(), **asdict(state)}, buffer)
     with replacing(folder / _STATE) as temporary:
-        torch.save({"optimizer": optimizer.state_dict(), **asdict(state)}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
     kept = {_best(folder, state), _last(folder, state.epoch)}
     for old in [*folder.glob("best-*.safetensors"), *folder.glob("last-*.safetensors")]:
         if old not in kept:

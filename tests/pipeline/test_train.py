@@ -50,7 +50,9 @@ def manifest(finished: Workplace) -> Manifest:
 
 def network(classes: tuple[str, ...], drop_rate: float = 0.2) -> Network:
     torch.manual_seed(0)
-    return build(Config(timm="tf_mobilenetv3_small_minimal_100", pretrained=False, image_size=32, drop_rate=drop_rate), classes)
+    return build(
+        Config(timm="tf_mobilenetv3_small_minimal_100", pretrained=False, image_size=32, drop_rate=drop_rate), classes
+    )
 
 
 def truth(manifest: Manifest, epoch_size: int = 24, label_smoothing: float = 0.0) -> Truth:
