@@ -41,7 +41,7 @@ class Workplace:
 
     def run(self, *arguments: str, module: str = "distill", expect: int = 0) -> str:
         process = self.start(*arguments, module=module)
-        output, _ = process.communicate(timeout=400)
+        output, _ = process.communicate(timeout=900)
         assert process.returncode == expect, output
         return output
 
