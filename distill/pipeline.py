@@ -36,6 +36,17 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 # Raised when a stage's code starts to give other results, so that finished runs do that stage anew.
 _VERSIONS: dict[StageName, int] = dict.fromkeys(STAGES, 1)
 
+_NEEDS: dict[StageName, tuple[StageName, ...]] = {
+    "data": (),
+    "teacher": ("data",),
+    "labels": ("data", "teacher"),
+    "student": ("labels",),
+    "baseline": ("data",),
+    "export": ("student",),
+    "benchmark": ("export",),
+    "report": STAGES[:-1],
+}
+
 PURPOSE: dict[StageName, str] = {
     "data": "read every image once: hash, size, split, or why it is left out",
     "teacher": "load the teacher, fit it where asked, score it on the validation set",
@@ -119,8 +130,9 @@ def plan(config: RunConfig) -> tuple[list[Planned], int]:
     steps = _Steps(config, folder, Console(quiet=True), None)
     planned: list[Planned] = []
     for name in STAGES:
-        if planned and not planned[-1].done and name != "baseline":
-            planned.append(Planned(name, False, f"after {planned[-1].name}"))
+        waits_for = next((step.name for step in planned if not step.done and step.name in _NEEDS[name]), None)
+        if waits_for is not None:
+            planned.append(Planned(name, False, f"after {waits_for}"))
             continue
         fingerprint = steps.fingerprint(name, _listing(candidates) if name == "data" else "")
         steps.fingerprints[name] = fingerprint
