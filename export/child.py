@@ -41,7 +41,7 @@ def _answer(runner: Runner, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _peak_memory_mb() -> float:
-    """The most this process ever held, Python and its libraries (about 60 MB) included.
+    """The most this process ever held, Python and its libraries included: 55 to 96 MB in all for files of 1 to 4 MB.
 
     Not getrusage: its maximum survives exec, so it would show what the parent held when it forked.
     """
