@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distill.core.console import run_command
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from distill.core.run import Run
 
 __all__ = ["app", "main"]
 
@@ -26,6 +31,8 @@ _Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A teacher.yaml, 
 _Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.epochs=3.")
 ]
+_Run = Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Left out: the latest.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -54,7 +61,9 @@ def run(
     config: _Config,
     changes: _Set = None,
     until: Annotated[_Stage | None, typer.Option(help="Last stage to do.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done and estimate what it takes; do nothing.")
+    ] = False,
 ) -> None:
     """Do the whole job, or go on where it stopped: teacher, labels, student, files, proof, numbers, report."""
 
@@ -67,7 +76,7 @@ def run(
         settings = load_config(recipe_path(config), changes or [])
         console = Console()
         if dry_run:
-            _print_plan(settings, console)
+            _print_plan(settings, console, measured=True)
             return
         folder = None
         try:
@@ -125,20 +134,119 @@ def ls(what: Annotated[_Listed, typer.Argument(metavar="KIND", help="|".join(k.v
 
 
 @app.command("report")
-def report(
-    run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Left out: the latest.")] = None,
-) -> None:
+def report(run: _Run = None) -> None:
     """Print the comparison table of a finished run and where its report is."""
 
     def work() -> None:
         from rich.console import Console
 
-        from distill.core.run import latest_run
-        from distill.pipeline import require_run
-
-        folder = require_run(run if run is not None else latest_run(Path("runs")))
+        folder = _open_run(run)
         folder.summary("report")
         _print_result(folder.root, Console(), finished=True)
+
+    _end(work)
+
+
+labels = typer.Typer(
+    name="labels", help="Look into the label store of a run: what the teacher said, once.", no_args_is_help=True
+)
+app.add_typer(labels)
+
+
+@labels.command("stat")
+def labels_stat(run: _Run = None, as_json: _Json = False) -> None:
+    """Figures: size, classes, confidence, what was left out, and precision against coverage on validation."""
+
+    def work() -> None:
+        from distill.labels import stat
+
+        folder = _open_run(run)
+        document = stat.gather(stat.open_labels(folder), stat.settings_of(folder))
+        _show(document, stat.describe(document), as_json=as_json)
+
+    _end(work)
+
+
+@labels.command("verify")
+def labels_verify(
+    run: _Run = None,
+    sample: Annotated[int, typer.Option(min=1, metavar="N", help="Views to ask the teacher about again.")] = 512,
+) -> None:
+    """Read every shard, draw every view again, and ask the teacher again about a sample of whole batches."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill.config import load_config
+        from distill.core.progress import Progress
+        from distill.labels.stat import open_labels
+        from distill.labels.verify import verify
+
+        folder, console = _open_run(run), Console()
+        config = load_config(folder.root / "config.yaml")
+        for line in verify(open_labels(folder), config, sample, Progress(console)).describe():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    _end(work)
+
+
+@labels.command("show")
+def labels_show(
+    run: _Run = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.png", help="Left out: labels/sheet.png in the run folder.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=600, help="Images to show, one view each.")] = 24,
+    name: Annotated[str | None, typer.Option("--class", metavar="NAME", help="Only what is called this.")] = None,
+    lowest: Annotated[bool, typer.Option("--lowest", help="Those that the teacher is least sure of.")] = False,
+) -> None:
+    """Draw views as the student sees them, with the teacher's three best answers under each."""
+
+    def work() -> None:
+        from distill.data.batches import ImageCache
+        from distill.labels import sheet, stat
+
+        folder = _open_run(run)
+        labelled, settings = stat.open_labels(folder), stat.settings_of(folder)
+        shown = sheet.choose(labelled, count, name=name, lowest=lowest, seed=settings["seed"])
+        path = output if output is not None else folder.folder("labels") / "sheet.png"
+        size, cache = settings["student"]["image_size"], ImageCache(settings["data"]["max_megapixels"])
+        sheet.draw(shown, path, cache=cache, image_size=size, classes=labelled.manifest.classes)
+        typer.echo(path)
+
+    _end(work)
+
+
+@labels.command("export")
+def labels_export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .parquet or .csv.")], run: _Run = None
+) -> None:
+    """Write every view with the teacher's answer as Parquet or CSV (there, no cell can start a formula)."""
+
+    def work() -> None:
+        from distill.labels.dump import export
+        from distill.labels.stat import open_labels
+
+        rows = export(open_labels(_open_run(run)), file)
+        typer.echo(f"{file}: {rows} views")
+
+    _end(work)
+
+
+@app.command("doctor")
+def doctor(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Left out: the latest.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Say why the student is no better than the control, by the evidence in the run folder, or that all is well."""
+
+    def work() -> None:
+        from distill import doctor
+        from distill.labels.stat import settings_of
+
+        folder = _open_run(run)
+        diagnosis = doctor.diagnose(doctor.gather(folder, settings_of(folder)))
+        _show(diagnosis, doctor.describe(diagnosis), as_json=as_json)
 
     _end(work)
 
@@ -168,7 +276,28 @@ def _end(work: Callable[[], None]) -> None:
     raise typer.Exit(run_command(work))
 
 
-def _print_plan(settings: object, console: object) -> None:
+def _open_run(run: Path | None) -> Run:
+    from distill.core.run import latest_run
+    from distill.pipeline import require_run
+
+    return require_run(run if run is not None else latest_run(Path("runs")))
+
+
+def _show(document: dict[str, Any], described: Iterable[RenderableType], *, as_json: bool) -> None:
+    """One JSON object for programs, or what describes it for people."""
+    import json
+
+    from rich.console import Console
+
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        return
+    console = Console()
+    for part in described:
+        console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
+
+
+def _print_plan(settings: object, console: object, *, measured: bool = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -177,12 +306,39 @@ def _print_plan(settings: object, console: object) -> None:
 
     assert isinstance(settings, RunConfig) and isinstance(console, Console)
     planned, images = pipeline.plan(settings)
+    if measured:
+        planned = pipeline.estimated(settings, planned)
     table = Table(title=f"{settings.output} ({images} files)", title_justify="left")
-    for heading in ("stage", "state", "what it does"):
+    for heading in (
+        "stage",
+        "state",
+        *(("time", "disk", "memory", "worked out from") if measured else ("what it does",)),
+    ):
         table.add_column(heading)
     for step in planned:
-        table.add_row(step.name, step.why, pipeline.PURPOSE[step.name])
+        if not measured:
+            table.add_row(step.name, step.why, pipeline.PURPOSE[step.name])
+        elif step.estimate is None:
+            table.add_row(step.name, step.why, "", "", "", "")
+        else:
+            e = step.estimate
+            table.add_row(step.name, step.why, _duration(e.seconds), _size(e.disk), _size(e.memory), e.basis)
     console.print(table)
+    left = [step.estimate for step in planned if step.estimate]
+    if left:
+        total = _duration(sum(e.seconds for e in left))
+        console.print(f"about {total} on this machine as busy as it is now", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    return (
+        f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+    )
 
 
 def _print_result(folder: Path, console: object, *, finished: bool) -> None:

@@ -23,9 +23,11 @@ from distill.core.settings import (
     TeacherSettings,
     TrainSettings,
 )
+from distill.recipe import RecipeName, fill_in
 
 __all__ = ["ArtifactName", "RunConfig", "load_config", "recipe_path", "recipes", "save_config"]
 
+LossName = Literal["kl", "dist", "dkd", "js", "hard"]
 ArtifactName = Literal["tflite-float32", "tflite-float16", "tflite-int8", "onnx-float32", "onnx-int8"]
 
 
@@ -99,14 +101,34 @@ def _mistake_in_sources(data: Mapping[str, Any]) -> str | None:
 class LabelSettings(Settings):
     """What is asked of the teacher, once, before training."""
 
-    views: Annotated[int, Field(ge=1, le=1024)] = 8
+    views: Annotated[int, Field(ge=1, le=1024)] = 16
     """Views an image: the fixed view, its mirror image, then random crops. The student sees exactly these."""
     top_k: Annotated[int, Field(ge=1, le=255)] = 10
     """Classes kept a view; the rest is kept as one tail mass."""
 
 
+class TrustSettings(Settings):
+    """Which of the teacher's answers the student learns from. The store keeps all: changing this asks nothing anew."""
+
+    calibrate: bool = False
+    """Soften or sharpen the answers by the temperature that fits the labelled validation images best."""
+    keep: Literal["all", "precision", "adaptive"] = "all"
+    """Unlabelled images to learn from: all; those above the confidence that reached `precision` on validation; or those
+    above a threshold of their class that follows the teacher's confidence in it (FreeMatch)."""
+    precision: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of right answers that `keep: precision` asks for on validation."""
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far rare classes are weighted up: 0 not at all, 1 until all classes weigh the same."""
+
+
 class DistillSettings(TrainSettings):
     """How the student learns from the stored labels."""
+
+    loss: LossName = "kl"
+    """What distance from the teacher's answer is minimised: kl, dist (arXiv 2205.10536), dkd (arXiv 2203.08679), js
+    (Jensen-Shannon) or hard (cross-entropy to its most probable class)."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Softens both answers before they are compared; 1 on consistent views (arXiv 2106.05237)."""
 
     truth_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the truth in the target of an image that has one; the teacher's answer fills the rest."""
@@ -168,8 +190,13 @@ class RunConfig(Settings):
     """One kind of teacher and its name: `{timm: convnext_base.fb_in22k_ft_in1k}`; see `distill ls teachers`."""
     student: SerializeAsAny[StudentSettings]
     """One family of students and its name: `{timm: mobilenetv4_conv_small}`; see `distill ls students`."""
+    recipe: RecipeName = "auto"
+    """How the student is taught, where `train` does not say: auto is what did best when it was measured
+    (docs/recipes.md), the others are there to be compared with it."""
     labels: LabelSettings = LabelSettings()
     """What is asked of the teacher."""
+    trust: TrustSettings = TrustSettings()
+    """Which of its answers count."""
     train: DistillSettings = DistillSettings()
     """How the student learns."""
     export: ExportSettings = ExportSettings()
@@ -234,11 +261,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     values = document.parse(text)
     for override in overrides:
         document.override(values, override)
+    fill_in(values)
     folder = Path.cwd() if path in recipes().values() else path.parent.absolute()
     values.setdefault("output", str(Path("runs") / path.stem))
     if isinstance(values["output"], str):
         values["output"] = str(Path.cwd() / Path(values["output"]).expanduser())
-    model = _model_for(values, document)
+    model = _model_for(values, document, folder)
     config: RunConfig | None = None
     try:
         config = model.model_validate(values, context={"folder": folder})
@@ -276,13 +304,17 @@ for _side in (_Loader, _Dumper):
     )
 
 
+_Place = tuple[str | int, ...]
+"""Keys and numbers of entries on the way to a value."""
+
+
 class _Document:
     """A YAML file with the line of every key, and the mistakes found so far."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lines: dict[tuple[str | int, ...], int] = {}
-        self.overridden: set[tuple[str | int, ...]] = set()
+        self.lines: dict[_Place, int] = {}
+        self.overridden: set[_Place] = set()
         self.problems: list[Problem] = []
 
     def parse(self, text: str) -> dict[str, Any]:
@@ -301,9 +333,7 @@ class _Document:
             raise ConfigError(self.name, [Problem(f"{self.name}:1", "", "expected keys and values, `task: …`")])
         return values
 
-    def _value(
-        self, loader: _Loader, node: yaml.Node, at: tuple[str | int, ...], inside: tuple[yaml.Node, ...] = ()
-    ) -> Any:
+    def _value(self, loader: _Loader, node: yaml.Node, at: _Place, inside: tuple[yaml.Node, ...] = ()) -> Any:
         self.lines.setdefault(at, node.start_mark.line + 1)
         if any(node is outer for outer in inside):
             raise yaml.MarkedYAMLError(None, None, "an anchor that holds itself", node.start_mark)
@@ -342,28 +372,51 @@ class _Document:
             value = _from_command_line(yaml.load(raw, Loader=_Loader))  # noqa: S506 - _Loader is a SafeLoader
         except yaml.YAMLError:
             value = FromCommandLine(raw)
-        keys = tuple(dotted.split("."))
-        section = values
-        for key in keys[:-1]:
-            if section.get(key) is None:
+        words = dotted.split(".")
+        keys: list[str | int] = []
+        section: Any = values
+        for word in words:
+            key: str | int = word
+            if isinstance(section, list):
+                if not (word.isascii() and word.isdecimal() and int(word) < len(section)):
+                    numbers = f"0 to {len(section) - 1}" if section else "but it is empty"
+                    mistake = f"`{keys[-1]}` is a list: expected the number of an entry, {numbers}"
+                    self.problems.append(Problem("--set", dotted, mistake))
+                    return
+                key = int(word)
+            elif not isinstance(section, dict):
+                mistake = f"`{keys[-1]}` is no section: nothing can be set below it"
+                self.problems.append(Problem("--set", dotted, mistake))
+                return
+            keys.append(key)
+            if len(keys) == len(words):
+                section[key] = value
+            elif (section.get(key) if isinstance(section, dict) else section[key]) is None:
                 section[key] = {}
             section = section[key]
-            if not isinstance(section, dict):
-                self.problems.append(Problem("--set", dotted, f"`{key}` is no section: nothing can be set below it"))
-                return
-        section[keys[-1]] = value
-        self.overridden.add(keys)
+        self.overridden.add(tuple(keys))
 
-    def report(self, errors: Sequence[ErrorDetails], values: Mapping[str, Any], model: type[BaseModel]) -> None:
-        """Turn pydantic's errors into sentences, one for each place."""
-        places: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    def report(
+        self, errors: Sequence[ErrorDetails], values: Mapping[str, Any], model: type[BaseModel], of: _Place = ()
+    ) -> None:
+        """Turn pydantic's errors into sentences, one for each place.
+
+        Args:
+            errors: of validating the values.
+            values: as they were written.
+            model: what they were meant to be.
+            of: the place of these values in the document.
+        """
+        places: dict[_Place, list[ErrorDetails]] = {}
         for details in errors:
             at = tuple(part for part in details["loc"] if not _is_branch(part))
             places.setdefault(at, []).append(details)
         for at, found in places.items():
             deeper = any(other[: len(at)] == at and other != at for other in places)
             if not (deeper and all(details["type"] in _WRONG_FORM for details in found)):
-                self._add(at, _sentence(found, _keys_of(model, at[:-1])))
+                self._add((*of, *at), _sentence(found, _keys_of(model, at[:-1])))
+        if of:
+            return
         data = values.get("data")
         if (
             isinstance(data, dict)
@@ -376,7 +429,7 @@ class _Document:
             if mistake:
                 self._add(("data",), mistake)
 
-    def _add(self, at: tuple[str | int, ...], message: str, line: int | None = None) -> None:
+    def _add(self, at: _Place, message: str, line: int | None = None) -> None:
         key = ".".join(str(part) for part in at)
         if any(p.key == key and p.message == message for p in self.problems):
             return
@@ -400,6 +453,7 @@ _EXPECTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "dict_type": "keys and values",
+    "finite_number": "a finite number",
     "float_parsing": "a number",
     "float_type": "a number",
     "greater_than": "a number above {gt:g}",
@@ -481,48 +535,81 @@ def _keys_of(model: type[BaseModel], at: Sequence[str | int]) -> list[str]:
     return [str(field.validation_alias or name) for name, field in current.model_fields.items()]
 
 
-def _model_for(values: dict[str, Any], document: _Document) -> type[RunConfig]:
+def _model_for(values: dict[str, Any], document: _Document, folder: Path) -> type[RunConfig]:
     """RunConfig with the teacher and student sections that the named plugins define."""
     fields: dict[str, Any] = {}
-    for section, kind in (("teacher", "teachers"), ("student", "students")):
-        found = _plugin_of(values, section, kind, document)  # type: ignore[arg-type]
+    kinds: dict[str, plugins.Kind] = {"teacher": "teachers", "student": "students"}
+    for section, kind in kinds.items():
+        found = _plugin_of(values.get(section), (section,), kind, document)
         if found is None:
             values.pop(section, None)
             fields[section] = (Any, None)
-        else:
-            fields[section] = (SerializeAsAny[found], ...)  # type: ignore[valid-type,misc]
+            continue
+        fields[section] = (SerializeAsAny[found], ...)  # type: ignore[valid-type,misc]
+        for key in _teachers_in(found):
+            if isinstance(values[section].get(key), list):
+                members = enumerate(values[section][key])
+                values[section][key] = [_teacher_of(v, (section, key, n), document, folder) for n, v in members]
     return create_model("RunConfig", __base__=RunConfig, **fields)
 
 
-def _plugin_of(values: Mapping[str, Any], section: str, kind: plugins.Kind, document: _Document) -> Any:
+def _plugin_of(found: Any, at: _Place, kind: plugins.Kind, document: _Document) -> Any:
     """`Config` of the plugin that a section names by one of its keys; None after reporting a mistake."""
-    known = plugins.names(kind)
+    known, noun = plugins.names(kind), kind[:-1]
     example = f"{{{known[-1]}: NAME}}"
-    found = values.get(section)
     if not isinstance(found, dict) or not found:
-        document._add((section,), f"expected one kind of {section} and its name, for example {example}")
+        document._add(at, f"expected one kind of {noun} and its name, for example {example}")
         return None
     chosen = [key for key in found if key in known or "." in key]
     if len(chosen) > 1:
-        document._add((section,), f"found several kinds of {section} ({', '.join(chosen)}), expected one")
+        document._add(at, f"found several kinds of {noun} ({', '.join(chosen)}), expected one")
         return None
     if not chosen:
-        base = TeacherSettings if section == "teacher" else StudentSettings
+        base = TeacherSettings if kind == "teachers" else StudentSettings
         named = [key for key in found if key not in base.model_fields]
         if not named:
-            document._add((section,), f"which {section}? Its kind and name are missing, for example {example}")
+            document._add(at, f"which {noun}? Its kind and name are missing, for example {example}")
             return None
         likely = next((key for key in named if plugins.suggest(key, known)), named[0])
-        document._add((section, likely), plugins.unknown_plugin(kind, likely))
+        document._add((*at, likely), plugins.unknown_plugin(kind, likely))
         return None
     try:
         config = plugins.load(kind, chosen[0]).Config
     except UserError as error:
-        document._add((section, chosen[0]), str(error))
+        document._add((*at, chosen[0]), str(error))
         return None
     if "." not in chosen[0]:
         return config
     return _config_of_user_module(config, chosen[0])
+
+
+def _teachers_in(config: type[BaseModel]) -> list[str]:
+    """Keys of a section whose values are lists of teachers."""
+    return [name for name, field in config.model_fields.items() if field.annotation in _LISTS_OF_TEACHERS]
+
+
+_LISTS_OF_TEACHERS = (list[TeacherSettings], list[SerializeAsAny[TeacherSettings]])
+_OF_THE_WHOLE = ("batch_size", "precision", "test_time_augmentation")
+
+
+def _teacher_of(found: Any, at: _Place, document: _Document, folder: Path) -> TeacherSettings:
+    """A teacher among several; a mere placeholder after reporting its mistakes."""
+    config = _plugin_of(found, at, "teachers", document)
+    if config is None:
+        return TeacherSettings()
+    if nested := _teachers_in(config):
+        document._add((*at, nested[0]), "several teachers cannot be one of several: list them here themselves")
+        return TeacherSettings()
+    values = dict(found)
+    for key in _OF_THE_WHOLE:
+        if values.pop(key, default := TeacherSettings.model_fields[key].default) != default:
+            document._add((*at, key), f"is said once for all teachers: put it beside `{at[-2]}`")
+    try:
+        member: TeacherSettings = config.model_validate(values, context={"folder": folder})
+    except ValidationError as error:
+        document.report(error.errors(include_url=False), values, config, at)
+        return TeacherSettings()
+    return member
 
 
 @lru_cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from distill.core.errors import DataError
 from distill.core.files import replacing
 from distill.core.progress import Progress
-from distill.core.types import FloatArray, ImageRecord, Predictor
+from distill.core.types import FloatArray, ImageRecord, Images, Predictor
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import Resize, fixed_view
 from distill.tasks.classification import Classification, Score
@@ -69,15 +69,16 @@ def answer(
     """
     shown = [(r, (fixed_view(r.width, r.height, resize),)) for r in records]
     batches = [shown[start : start + batch_size] for start in range(0, len(shown), batch_size)]
-    images = iterate(cache, batches, predictor.image_size, workers=2)
     if progress is None:
-        return np.concatenate([predictor.predict(batch) for batch in images])
-    logits = []
-    with progress.task("answering", len(records)) as task:
-        for batch in images:
-            logits.append(predictor.predict(batch))
-            task.advance(len(batch))
-    return np.concatenate(logits)
+        return predictor.predict_all(lambda size: iterate(cache, batches, size, workers=2))
+    with progress.task("answering", len(records) * predictor.passes) as task:
+
+        def counted(size: int) -> Iterator[Images]:
+            for images in iterate(cache, batches, size, workers=2):
+                yield images
+                task.advance(len(images))
+
+        return predictor.predict_all(counted)
 
 
 def evaluate(

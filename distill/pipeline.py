@@ -7,10 +7,10 @@ same command goes on where it stopped, and a changed setting redoes only what de
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -24,17 +24,30 @@ from distill.core.errors import GateFailed, RunFolderError
 from distill.core.files import digest_of, sha256_of, write_json
 from distill.core.progress import Progress
 from distill.core.run import Run
+from distill.core.settings import TeacherSettings
 from distill.data import sources
 from distill.data.digits import DIGITS, with_demo
 from distill.data.manifest import Manifest
 
-__all__ = ["PURPOSE", "STAGES", "StageName", "plan", "run"]
+if TYPE_CHECKING:
+    from distill.estimate import Estimate
+
+__all__ = ["PURPOSE", "STAGES", "StageName", "estimated", "plan", "run"]
 
 StageName = Literal["data", "teacher", "labels", "student", "baseline", "export", "benchmark", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 # Raised when a stage's code starts to give other results, so that finished runs do that stage anew.
-_VERSIONS: dict[StageName, int] = dict.fromkeys(STAGES, 1)
+_VERSIONS: dict[StageName, int] = {
+    "data": 2,
+    "teacher": 2,
+    "labels": 2,
+    "student": 2,
+    "baseline": 2,
+    "export": 2,
+    "benchmark": 1,
+    "report": 1,
+}
 
 _NEEDS: dict[StageName, tuple[StageName, ...]] = {
     "data": (),
@@ -67,11 +80,13 @@ class Planned:
         name: of the stage.
         done: nothing is left to do.
         why: one sentence.
+        estimate: what it will take, where that was asked for and there is something left to do.
     """
 
     name: StageName
     done: bool
     why: str
+    estimate: Estimate | None = None
 
 
 def run(config: RunConfig, console: Console, *, until: StageName | None = None) -> Path:
@@ -142,6 +157,20 @@ def plan(config: RunConfig) -> tuple[list[Planned], int]:
     return planned, len(candidates)
 
 
+def estimated(config: RunConfig, planned: Sequence[Planned]) -> list[Planned]:
+    """The plan with time, disk and memory of what is left to do, from a few batches measured on this machine."""
+    from distill.estimate import estimate
+
+    if config.data.demo is not None:
+        if not (config.output / "images").exists():
+            return list(planned)  # its images are written when it runs
+        config = with_demo(config)
+    if all(step.done for step in planned):
+        return list(planned)
+    found = estimate(config, sources.find(config.data))
+    return [step if step.done else replace(step, estimate=found[step.name]) for step in planned]
+
+
 class _Steps:
     """Does stages in order and says so."""
 
@@ -187,20 +216,26 @@ class _Steps:
             case "data":
                 depends: dict[str, Any] = {"data": c.data.model_dump(mode="json"), "listing": listing}
             case "teacher":
-                teacher = {k: v for k, v in _values(c.teacher).items() if k != "batch_size"}  # of labelling
+                teacher = {
+                    k: v for k, v in _values(c.teacher).items() if k not in {"batch_size", "precision"}
+                }  # of labelling
                 depends = {"teacher": teacher, "truth": self._data("truth_digest"), "view": self._view()}
             case "labels":
                 depends = {
                     "labels": _values(c.labels),
                     "data": self._data("digest"),
-                    "crop": c.train.min_crop,
+                    "crop": [c.train.min_crop, c.train.color],
                     "view": self._view(),
                 }
-                depends |= {"teacher": self.fingerprints["teacher"], "batch": c.teacher.batch_size}
+                depends |= {
+                    "teacher": self.fingerprints["teacher"],
+                    "asked": [c.teacher.batch_size, c.teacher.precision],
+                }
             case "student":
                 depends = {
                     "student": _values(c.student),
                     "train": _values(c.train),
+                    "trust": _values(c.trust),
                     "labels": self.fingerprints["labels"],
                 }
             case "baseline":
@@ -229,6 +264,9 @@ def _values(settings: BaseModel) -> dict[str, Any]:
         value = getattr(settings, name)
         if isinstance(value, Path) and value.is_file():
             values[name] = sha256_of(value)
+        elif isinstance(value, list) and value and all(isinstance(item, TeacherSettings) for item in value):
+            values[name] = [_values(member) for member in value]
+            values.pop("memory", None)  # members answer the same together and in turn
     values |= {path.name: sha256_of(path) for path in plugins.user_files(settings)}
     return values
 
@@ -257,7 +295,13 @@ def describe(name: StageName, summary: dict[str, Any]) -> Iterator[str]:
                 yield summary["absent"]
                 return
             yield summary["detail"]
-            for key, value in (summary.get("training") or summary.get("fit") or {"decisions": {}})["decisions"].items():
+            learnt = summary.get("training") or summary.get("fit") or {"decisions": {}}
+            for member, fit in learnt.get("members", {}).items():
+                yield (
+                    f"{member}: validation accuracy {fit['validation_accuracy']:.3f} after epoch {fit['best_epoch']} of"
+                    f" {fit['epochs']}"
+                )
+            for key, value in learnt["decisions"].items():
                 yield f"{key}: {value}"
             for split, score in summary["scores"].items():
                 a = score["accuracy"]
@@ -267,6 +311,7 @@ def describe(name: StageName, summary: dict[str, Any]) -> Iterator[str]:
                 f"{summary['images']} images x {summary['views']} views, {summary['bytes_a_view']:.0f} bytes a view,"
                 f" mean confidence {summary['mean_confidence']:.2f}"
             )
+            yield f"answered in {summary['precision']}"
             if summary["hidden_accuracy"] is not None:
                 yield f"right on {summary['hidden_accuracy']:.3f} of the images whose label was hidden"
         case _:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from distill.core.types import FloatArray, ImageRecord
+from distill.core.types import ImageRecord
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import Resize, View, fixed_view
+from distill.examples import Lesson
 from distill.losses import soft_cross_entropy
 from distill.tasks.classification import Classification
 from distill.torch_predictor import Network
@@ -23,7 +24,7 @@ _BATCH = 32
 
 def fit_probe(
     network: Network,
-    examples: Sequence[tuple[ImageRecord, View, FloatArray]],
+    lesson: Lesson,
     validation: Sequence[ImageRecord],
     task: Classification,
     *,
@@ -37,7 +38,7 @@ def fit_probe(
 
     Args:
         network: its features are kept, its classifier is replaced.
-        examples: image, view and target float32 [C] of each.
+        lesson: what to fit it to; where there is truth, that counts.
         validation: labelled images.
         task: knows the classes.
         cache: gives the images.
@@ -48,9 +49,9 @@ def fit_probe(
     """
     network.eval()
     device = next(network.parameters()).device
-    x = _features(network, [(r, v) for r, v, _ in examples], cache)
-    t = torch.from_numpy(np.stack([target for _, _, target in examples])).double()
-    x_val = _features(network, [(r, fixed_view(r.width, r.height, resize)) for r in validation], cache)
+    x = _features(network, lesson.shown, cache)
+    t = torch.from_numpy(np.where(lesson.truth_share[:, None] > 0, lesson.truth, lesson.teacher)).double()
+    x_val = _features(network, [(r, (fixed_view(r.width, r.height, resize),)) for r in validation], cache)
     t_val = torch.from_numpy(task.truth([r.label for r in validation]))
     mean, std = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
     fitted = []
@@ -67,10 +68,10 @@ def fit_probe(
     return penalty
 
 
-def _features(network: Network, shown: Sequence[tuple[ImageRecord, View]], cache: ImageCache) -> torch.Tensor:
+def _features(network: Network, shown: Sequence[tuple[ImageRecord, tuple[View]]], cache: ImageCache) -> torch.Tensor:
     """float64 [N, F]."""
     device = next(network.parameters()).device
-    batches = [[(r, (v,)) for r, v in shown[at : at + _BATCH]] for at in range(0, len(shown), _BATCH)]
+    batches = [shown[at : at + _BATCH] for at in range(0, len(shown), _BATCH)]
     with torch.inference_mode():
         parts = [
             network.features(torch.from_numpy(images).to(device)).double().cpu()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from hashlib import sha256
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import nn
 
 from distill.core.types import FloatArray, Images, Predictor
 
-__all__ = ["Network", "TorchPredictor"]
+__all__ = ["Network", "Precision", "TorchPredictor"]
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Network(nn.Module):
@@ -81,9 +84,16 @@ class Network(nn.Module):
 
 @final
 class TorchPredictor(Predictor):
-    """Runs a network in evaluation mode, on the GPU where there is one."""
+    """Runs a network in evaluation mode, on the GPU where there is one.
 
-    def __init__(self, network: Network, device: str | None = None) -> None:
+    Args:
+        network: moved to the device, in channels_last memory.
+        device: a torch device; the GPU where there is one if left out.
+        precision: bfloat16 runs convolutions and matrix products under autocast; the answer is float32 all the same.
+    """
+
+    def __init__(self, network: Network, device: str | None = None, precision: Precision = "float32") -> None:
+        self.precision = precision
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
@@ -99,8 +109,18 @@ class TorchPredictor(Predictor):
 
     def predict(self, images: Images) -> FloatArray:
         self.network.eval()
-        with torch.inference_mode():
-            # copy: Pillow hands out read-only arrays, which torch cannot hold
-            logits = self.network(torch.from_numpy(np.array(images)).to(self.device))
-        answer: FloatArray = logits.cpu().numpy()
+        reduced = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with torch.inference_mode(), reduced:
+            # Pillow hands out read-only arrays, which torch cannot hold: these are copied
+            logits = self.network(torch.from_numpy(np.require(images, requirements="W")).to(self.device))
+        answer: FloatArray = logits.float().cpu().numpy()
         return answer
+
+    def digest(self) -> str:
+        network, hashed = self.network, sha256()
+        hashed.update(repr((network.class_names, network.image_size, type(network.backbone).__name__)).encode())
+        for name, tensor in (*network.backbone.state_dict().items(), ("mean", network.mean), ("std", network.std)):
+            values = tensor.detach().cpu().contiguous()
+            hashed.update(repr((name, str(values.dtype), tuple(values.shape))).encode())
+            hashed.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return hashed.hexdigest()

@@ -6,13 +6,14 @@ import io
 import logging
 import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.fabric import Fabric
 from tensorboardX import SummaryWriter
@@ -25,152 +26,24 @@ from distill.core.files import replacing
 from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress
 from distill.core.settings import TrainSettings
-from distill.core.types import FloatArray, ImageRecord
+from distill.core.types import FloatArray, ImageRecord, Images
 from distill.data.batches import ImageCache, iterate
-from distill.data.views import Resize, View, fixed_view, random_view
+from distill.data.views import Resize, View
 from distill.evaluate import answer
-from distill.labels.store import LabelStore
-from distill.losses import soft_cross_entropy
+from distill.examples import Examples, Lesson, mix
+from distill.losses import DistillationLoss, mixed_with_truth
 from distill.probe import fit_probe
 from distill.tasks.classification import Classification
 from distill.torch_predictor import Network, TorchPredictor
 
-logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces each precision on stderr
+for _part in ("fabric", "pytorch"):  # importing one imports the other; they announce each precision on stderr
+    logging.getLogger(f"lightning.{_part}").setLevel(logging.WARNING)
 
-__all__ = ["Drawn", "Examples", "PseudoLabelled", "Trained", "Truth", "train"]
+__all__ = ["Plan", "Trained", "decide", "train"]
 
 WEIGHTS = "weights.safetensors"
 _STATE = "state.pt"
 _PROBE_IMAGES = 4000  # more do not make a better linear probe, they only take longer
-
-
-class Drawn(NamedTuple):
-    """What one place of a batch shows and should answer.
-
-    Args:
-        record: the image.
-        view: what of it.
-        target: float32 [C], sums to one.
-    """
-
-    record: ImageRecord
-    view: View
-    target: FloatArray
-
-
-class Examples(ABC):
-    """What an epoch shows, as a function of its number alone: a resumed run sees what an undisturbed one sees."""
-
-    @abstractmethod
-    def draw(self, epoch: int) -> list[Drawn]:
-        """The epoch's examples in the order of training."""
-
-    @abstractmethod
-    def fixed(self, limit: int) -> list[Drawn]:
-        """The fixed view of at most `limit` images, for the linear probe."""
-
-
-@final
-class Truth(Examples):
-    """Labelled images under fresh random views: the fitted teacher and the control learn from these.
-
-    Args:
-        records: labelled images.
-        task: knows the classes.
-        epoch_size: images an epoch; more than there are images repeats them under other views, so that the control
-            takes as many steps as the student.
-        resize: shape of views.
-        min_area: smallest share of a random crop.
-        mirror: whether views are mirrored.
-        label_smoothing: share of the target that is spread evenly (Szegedy et al. 2016, arXiv 1512.00567).
-        seed: of order and views.
-    """
-
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        task: Classification,
-        *,
-        epoch_size: int,
-        resize: Resize,
-        min_area: float,
-        mirror: bool,
-        label_smoothing: float,
-        seed: int,
-    ) -> None:
-        self._records, self._epoch_size = records, epoch_size
-        self._resize, self._min_area, self._mirror, self._seed = resize, min_area, mirror, seed
-        self._targets = _smooth(len(task.class_names), label_smoothing)[task.truth([r.label for r in records])]
-
-    def draw(self, epoch: int) -> list[Drawn]:
-        passes = math.ceil(self._epoch_size / len(self._records))
-        drawn: list[Drawn] = []
-        for number in range(passes):
-            for place in _order(len(self._records), self._seed, epoch, number):
-                record = self._records[place]
-                size = (record.width, record.height)
-                index = 2 + epoch * passes + number
-                view = random_view(
-                    record.id,
-                    index,
-                    *size,
-                    self._resize,
-                    seed=self._seed,
-                    min_area=self._min_area,
-                    mirror=self._mirror,
-                )
-                drawn.append(Drawn(record, view, self._targets[place]))
-        return drawn[: self._epoch_size]
-
-    def fixed(self, limit: int) -> list[Drawn]:
-        return [
-            Drawn(r, fixed_view(r.width, r.height, self._resize), t)
-            for r, t in zip(self._records[:limit], self._targets[:limit], strict=True)
-        ]
-
-
-@final
-class PseudoLabelled(Examples):
-    """Images under exactly the views that the teacher answered, each once an epoch, one stored view after another.
-
-    Args:
-        records: images of the store.
-        store: the teacher's answers.
-        task: knows the classes.
-        truth_weight: share of the truth in the target of an image that has one.
-        label_smoothing: share of that truth that is spread evenly.
-        seed: of the order.
-    """
-
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        store: LabelStore,
-        task: Classification,
-        *,
-        truth_weight: float,
-        label_smoothing: float,
-        seed: int,
-    ) -> None:
-        self._records, self._store, self._task = records, store, task
-        self._truth_weight, self._seed = truth_weight, seed
-        self._truth = _smooth(len(task.class_names), label_smoothing)
-
-    def draw(self, epoch: int) -> list[Drawn]:
-        return [self._one(self._records[place], epoch) for place in _order(len(self._records), self._seed, epoch, 0)]
-
-    def fixed(self, limit: int) -> list[Drawn]:
-        return [self._of(record, 0) for record in self._records[:limit]]
-
-    def _one(self, record: ImageRecord, epoch: int) -> Drawn:
-        return self._of(record, (epoch + int(record.id[:4], 16)) % self._store.views)
-
-    def _of(self, record: ImageRecord, index: int) -> Drawn:
-        target = self._store.target(record.id, index)
-        if record.label is not None:
-            truth = self._truth[self._task.truth([record.label])[0]]
-            target = self._truth_weight * truth + (1 - self._truth_weight) * target
-        return Drawn(record, self._store.view(record.id, index), target)
 
 
 @dataclass(frozen=True)
@@ -204,6 +77,7 @@ def train(
     validation: Sequence[ImageRecord],
     task: Classification,
     settings: TrainSettings,
+    loss: DistillationLoss,
     folder: Path,
     *,
     stage: str,
@@ -215,7 +89,7 @@ def train(
 ) -> Trained:
     """Train until the last epoch or early stopping; leave the best averaged weights in `network` and in `folder`.
 
-    AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), linear warm-up, cosine to zero, soft cross-entropy, exponential
+    AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), linear warm-up, cosine to zero, the loss, exponential
     moving average of the weights. After each epoch a checkpoint is written; the same call goes on behind it and ends
     with the same bytes as an undisturbed one on the same CPU.
 
@@ -225,6 +99,7 @@ def train(
         validation: labelled images that choose the epoch.
         task: scores them.
         settings: of the training.
+        loss: of the teacher's answers; truth always takes cross-entropy.
         folder: for checkpoints, weights and TensorBoard.
         stage: name in metrics and progress.
         seed: of everything random.
@@ -234,7 +109,7 @@ def train(
         progress: told of each batch.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plan = _decide(settings, network)
+    plan = decide(settings, network)
     fabric = Fabric(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=1,
@@ -245,8 +120,7 @@ def train(
     torch.manual_seed(seed)
     if not (folder / _STATE).exists():
         if plan.probe:
-            shown = [(d.record, d.view, d.target) for d in examples.fixed(_PROBE_IMAGES)]
-            fit_probe(network, shown, validation, task, cache=cache, resize=resize)
+            fit_probe(network, examples.fixed(_PROBE_IMAGES), validation, task, cache=cache, resize=resize)
         else:
             # timm's initial classifier answers a MobileNetV4 of 10 classes with a loss of 6.4 instead of -log(1/10) =
             # 2.3, and the first epochs go into undoing that.
@@ -264,30 +138,32 @@ def train(
         if epoch - state.best_epoch >= settings.patience:
             break
         torch.manual_seed(seed * 100_003 + epoch)
-        drawn = examples.draw(epoch)
-        count = math.ceil(len(drawn) / settings.batch_size)
-        batches = [[drawn[i] for i in part] for part in np.array_split(np.arange(len(drawn)), count)]
+        places = examples.epoch(epoch)
+        count = math.ceil(len(places) / settings.batch_size)
+        lessons = _Lessons(examples, np.array_split(places, count))
         total_steps, warmup = count * settings.epochs, max(1.0, settings.warmup_epochs * count)
         _training_mode(network, frozen=plan.frozen)
         losses: list[torch.Tensor] = []
         start = time.monotonic()
-        images = iterate(
-            cache, [[(d.record, (d.view,)) for d in batch] for batch in batches], network.image_size, settings.workers
-        )
-        with progress.task(f"{stage} {epoch + 1}/{settings.epochs}", len(drawn)) as bar:
-            for number, (batch, pixels) in enumerate(zip(batches, images, strict=True)):
+        images = iterate(cache, lessons.shown(), network.image_size, settings.workers)
+        with progress.task(f"{stage} {epoch + 1}/{settings.epochs}", len(places)) as bar:
+            for number, pixels in enumerate(images):
                 step = epoch * count + number
                 rate = plan.lr * _schedule(step, warmup, total_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                targets = torch.from_numpy(np.stack([d.target for d in batch])).to(fabric.device)
-                loss = soft_cross_entropy(model(torch.from_numpy(pixels).to(fabric.device)), targets)
-                fabric.backward(loss)
+                batch = _Batch.of(lessons.next(), pixels, fabric.device)
+                if settings.mixup > 0:
+                    batch = batch.mixed(*mix(len(pixels), settings.mixup, (seed, epoch, number)))
+                value = mixed_with_truth(
+                    loss, model(batch.images), batch.teacher, batch.truth, batch.truth_share, batch.weight
+                )
+                fabric.backward(value)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 ema.update(network, step=step)
-                losses.append(loss.detach())
-                bar.advance(len(batch), f"loss {float(losses[-1]):.3f}")
+                losses.append(value.detach())
+                bar.advance(len(pixels), f"loss {float(losses[-1]):.3f}")
         seconds = time.monotonic() - start
         logits = answer(TorchPredictor(ema.module, str(fabric.device)), validation, cache, resize)
         score = task.score(logits, task.truth([r.label for r in validation]))
@@ -305,11 +181,11 @@ def train(
             "lr": rate,
             "validation_accuracy": score.accuracy.value,
             "validation_nll": score.nll,
-            "images_per_s": len(drawn) / seconds,
+            "images_per_s": len(places) / seconds,
         }
         metrics.add(stage, epoch + 1, values)
-        for key, value in values.items():
-            board.add_scalar(key, value, epoch + 1)
+        for key, measured in values.items():
+            board.add_scalar(key, measured, epoch + 1)
         _save(folder, network, ema, optimizer, state, better=better)
     load_weights(network.backbone, _best(folder, state))
     network.to("cpu").eval()
@@ -318,7 +194,47 @@ def train(
     return Trained(state.epoch, state.best_epoch, state.best_accuracy, plan.reasons)
 
 
-class _Plan(NamedTuple):
+class _Lessons:
+    """Hands an epoch's batches to the threads that render them, and their targets to the loop, in the same order."""
+
+    def __init__(self, examples: Examples, parts: Sequence[npt.NDArray[np.int64]]) -> None:
+        self._examples, self._parts = examples, parts
+        self._waiting: deque[Lesson] = deque()
+
+    def shown(self) -> Iterator[Sequence[tuple[ImageRecord, Sequence[View]]]]:
+        for part in self._parts:
+            lesson = self._examples.lesson(part)
+            self._waiting.append(lesson)
+            yield lesson.shown
+
+    def next(self) -> Lesson:
+        return self._waiting.popleft()
+
+
+class _Batch(NamedTuple):
+    """A lesson on the device; images uint8 [N, H, W, 3]."""
+
+    images: torch.Tensor
+    teacher: torch.Tensor
+    truth: torch.Tensor
+    truth_share: torch.Tensor
+    weight: torch.Tensor
+
+    @classmethod
+    def of(cls, lesson: Lesson, pixels: Images, device: torch.device) -> _Batch:
+        return cls(*(torch.from_numpy(values).to(device) for values in (pixels, *lesson[1:])))
+
+    def mixed(self, partners: npt.NDArray[np.int64], share: FloatArray) -> _Batch:
+        """Each image laid over its partner; what is to be answered is mixed likewise from both answers."""
+        other, own = torch.from_numpy(partners).to(self.images.device), torch.from_numpy(share).to(self.images.device)
+        across, over = own[:, None], own[:, None, None, None]
+        images = (self.images * over + self.images[other] * (1 - over)).round().to(torch.uint8)
+        answers = torch.lerp(self.teacher, self.truth, self.truth_share[:, None])
+        answers = answers * across + answers[other] * (1 - across)
+        return self._replace(images=images, teacher=answers, truth=answers, truth_share=torch.zeros_like(own))
+
+
+class Plan(NamedTuple):
     """What `auto` became, with reasons to print."""
 
     lr: float
@@ -328,7 +244,8 @@ class _Plan(NamedTuple):
     reasons: dict[str, str]
 
 
-def _decide(settings: TrainSettings, network: Network) -> _Plan:
+def decide(settings: TrainSettings, network: Network) -> Plan:
+    """Turn each `auto` of the settings into a choice for this network on this machine."""
     pretrained = network.pretrained
     start = "starts from pretrained weights" if pretrained else "starts from random weights"
     lr = settings.lr if settings.lr != "auto" else 3e-4 if pretrained else 2e-3
@@ -336,7 +253,7 @@ def _decide(settings: TrainSettings, network: Network) -> _Plan:
     cuda = torch.cuda.is_available()
     bfloat16 = cuda if settings.precision == "auto" else settings.precision == "bfloat16"
     probe = pretrained if settings.probe == "auto" else settings.probe
-    return _Plan(
+    return Plan(
         lr,
         frozen,
         probe,
@@ -348,16 +265,6 @@ def _decide(settings: TrainSettings, network: Network) -> _Plan:
             "probe": f"{'yes' if probe else 'no'} ({start if settings.probe == 'auto' else 'set'})",
         },
     )
-
-
-def _smooth(classes: int, amount: float) -> FloatArray:
-    """Row c is the target of class c, float32 [C, C]."""
-    targets: FloatArray = ((1 - amount) * np.eye(classes) + amount / classes).astype(np.float32)
-    return targets
-
-
-def _order(count: int, seed: int, epoch: int, number: int) -> list[int]:
-    return [int(i) for i in np.random.default_rng([seed, epoch, number, 7]).permutation(count)]
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distill.core import plugins
+from distill.core.memory import peak_bytes
 from distill.core.timing import sample_ms
 from export.formats._base import Runner
 
@@ -37,17 +38,7 @@ def _answer(runner: Runner, request: dict[str, Any]) -> dict[str, Any]:
         return {}
     image = np.load(request["images"], allow_pickle=False)[:1]
     samples = sample_ms(lambda: runner.run(image), runs=request["runs"], warmup=request["warmup"])
-    return {"samples_ms": samples, "peak_memory_mb": _peak_memory_mb()}
-
-
-def _peak_memory_mb() -> float:
-    """The most this process ever held, Python and its libraries included: 55 to 96 MB in all for files of 1 to 4 MB.
-
-    Not getrusage: its maximum survives exec, so it would show what the parent held when it forked.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(kib) * 1024 / 1e6
+    return {"samples_ms": samples, "peak_memory_mb": peak_bytes() / 1e6}
 
 
 def _main() -> None:

@@ -35,7 +35,7 @@ from export.isolated import FilePredictor
 __all__ = ["Exporter", "artifact_name", "file_name", "open_artifact"]
 
 FILES = "files.json"
-_VERSION = 1  # raised when the same student would give another file
+_VERSION = 2  # raised when the same student would give another file
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,10 @@ class Exporter:
         images = self._calibration_images(inputs) if precision == "int8" else []
         with replacing(path) as temporary, _quiet(self._folder / f"{path.name}.log"):
             student, _ = load_student(self._run)
+            if precision == "int8":
+                from export.quantize.bias_correction import correct_bias
+
+                student = correct_bias(student, images)
             maker.write(student, precision, images, temporary)  # type: ignore[arg-type]
         try:
             proof = self._prove(name, path, format_name, inputs)

@@ -18,6 +18,7 @@ from typing import Any, final
 import numpy as np
 
 from distill.core.errors import ArtifactError
+from distill.core.files import sha256_of
 from distill.core.types import FloatArray, Images, Predictor
 
 __all__ = ["FilePredictor"]
@@ -89,6 +90,9 @@ class FilePredictor(Predictor):
         shown = Path(self._folder.name) / "image.npy"
         np.save(shown, image, allow_pickle=False)
         return self._ask({"do": "time", "images": str(shown), "runs": runs, "warmup": warmup})
+
+    def digest(self) -> str:
+        return sha256_of(self._file)
 
     def close(self) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:

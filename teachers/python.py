@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from distill.core.errors import TeacherError, UserError
+from distill.core.files import digest_of, sha256_of
 from distill.core.plugins import import_user_module
 from distill.core.settings import TeacherSettings
 from distill.core.types import FloatArray, Images, Predictor
@@ -75,6 +76,10 @@ class _Callable(Predictor):
                 raise TeacherError(f"teacher.python: {self._config.python} returned rows that are no probabilities")
             return np.log(np.maximum(answer, 1e-8))
         return answer
+
+    def digest(self) -> str:
+        sources = [sha256_of(path) for path in self._config.watched_files()]
+        return digest_of({"config": self._config.model_dump(mode="json"), "sources": sources, "to": self._class_names})
 
 
 def build(config: Config, class_names: Sequence[str]) -> Predictor:

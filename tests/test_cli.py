@@ -15,6 +15,9 @@ HEAVY = {"torch", "timm", "tensorflow", "onnxruntime", "litert_torch", "sklearn"
     [
         ("distill", ["--help"]),
         ("distill", ["run", "--help"]),
+        ("distill", ["doctor", "--help"]),
+        ("distill", ["labels", "--help"]),
+        ("distill", ["labels", "stat", "--help"]),
         ("export", ["--help"]),
         ("export", ["tflite", "--help"]),
     ],
@@ -58,7 +61,7 @@ def test_every_recipe_of_the_package_is_valid(tmp_path) -> None:
 
     manifest = tmp_path / "index.csv"
     manifest.write_text("path,label,split\n")
-    changes = {"trashnet": [f"data.manifest={manifest}"]}
+    changes = {name: [f"data.manifest={manifest}"] for name in ("trashnet", "trashnet-ensemble")}
     for name, path in recipes().items():
         assert load_config(path, changes.get(name, [])).output.name == name
         assert path.read_text().startswith(f"# {name}: ")

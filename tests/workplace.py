@@ -14,9 +14,14 @@ COLOURS = {"green": (40, 160, 60), "red": (180, 50, 40), "violet": (120, 60, 170
 
 CONFIG = """\
 data: {unlabeled: photos/unlabeled, labeled: photos/labeled, validation: photos/validation, test: photos/test}
-teacher: {timm: test_resnet, pretrained: false, image_size: 32, fit: {epochs: 8, batch_size: 8, ema_decay: 0.9}}
+teacher:
+  timm: test_resnet
+  pretrained: false
+  image_size: 32
+  precision: float32
+  fit: {epochs: 8, batch_size: 8, ema_decay: 0.9}
 student: {timm: tf_mobilenetv3_small_minimal_100, pretrained: false, image_size: 32}
-labels: {views: 3}
+labels: {views: 16}
 train: {epochs: 4, batch_size: 16, ema_decay: 0.9, warmup_epochs: 1}
 export: {calibration_images: 16, min_int8_agreement: 0.5, min_float_agreement: 0.9}
 benchmark: {rounds: 1, runs: 5, warmup: 1}
@@ -47,7 +52,7 @@ class Workplace:
 
 
 def write_photos(folder: Path) -> None:
-    """Three colours on noise, 40x32, easy to tell apart; 300 unlabelled ones fill two shards of the label store."""
+    """Three colours on noise, 40x32, easy to tell apart; 16 views of 330 fill two shards of the label store."""
     rng = np.random.default_rng(3)
     for part, count in {"labeled": 10, "validation": 8, "test": 12, "unlabeled": 100}.items():
         for name, colour in COLOURS.items():

@@ -26,7 +26,7 @@ class Task:
 
     def __init__(self, console: Console, bars: RichProgress | None, name: str, total: int, unit: str) -> None:
         self._console, self._bars, self._name, self._total, self._unit = console, bars, name, total, unit
-        self._done = 0
+        self._done = self._skipped = 0
         self._start = self._shown = time.monotonic()
         self._id: TaskID | None = bars.add_task(name, total=total, rate="") if bars else None
 
@@ -34,7 +34,7 @@ class Task:
         """Count `count` more as done; `note` is shown behind the rate."""
         self._done += count
         now = time.monotonic()
-        rate = self._done / max(now - self._start, 1e-9)
+        rate = (self._done - self._skipped) / max(now - self._start, 1e-9)
         shown = f"{rate:.0f} {self._unit}/s {note}" if rate >= 10 else f"{rate:.1f} {self._unit}/s {note}"
         if self._bars is not None and self._id is not None:
             self._bars.update(self._id, completed=self._done, rate=shown)
@@ -44,6 +44,15 @@ class Task:
             self._console.print(
                 f"  {self._name}: {self._done}/{self._total}, {shown}, {left:.0f} s left", highlight=False
             )
+
+    def skip(self, count: int) -> None:
+        """Count `count` as done before: they say nothing about the rate."""
+        self._skipped += count
+        self.advance(count)
+
+    def note(self, text: str) -> None:
+        """Say something worth a line of its own."""
+        self._console.print(f"  {self._name}: {text}", highlight=False, markup=False)
 
 
 class Progress:

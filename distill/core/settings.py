@@ -79,6 +79,10 @@ class TrainSettings(Settings):
     1.7 times as fast, MobileNetV4 slower)."""
     min_crop: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Smallest share of the image's area that a random crop keeps."""
+    color: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Largest change of brightness, contrast and saturation of random views; 0.2 is up to 20 % each."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Parameter of the beta distribution that lays pairs of a batch over each other (mixup); 0 turns it off."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of each truth that is spread evenly over all classes; a teacher's answers are left as they are."""
     patience: Annotated[int, Field(ge=1)] = 15
@@ -108,7 +112,11 @@ class TeacherSettings(Settings):
     fit: FitSettings | None = None
     """Fine-tune the teacher on the labelled images first; `{}` takes the defaults."""
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """Images in one forward pass while labelling."""
+    """Views in one forward pass while labelling; halved by itself where memory runs out."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward passes while labelling; auto: bfloat16 where it was measured at least 1.25 times as fast."""
+    test_time_augmentation: Literal["none", "mirror"] = "none"
+    """Average the answers to each view and its mirror image; takes twice the time."""
 
 
 class StudentSettings(Settings):

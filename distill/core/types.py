@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SPLITS", "FloatArray", "ImageRecord", "Images", "Predictor", "Split", "softmax"]
+__all__ = ["SPLITS", "Batches", "FloatArray", "ImageRecord", "Images", "Predictor", "Split", "softmax"]
 
 Images = npt.NDArray[np.uint8]
 """A batch of RGB images: uint8 [N, H, W, 3], 0..255."""
 
 FloatArray = npt.NDArray[np.float32]
+
+Batches = Callable[[int], Iterable[Images]]
+"""Renders the same views, batch after batch, at the side in pixels that it is given; may be called again."""
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -73,6 +76,23 @@ class Predictor(ABC):
         Returns:
             float32 [N, C] logits (log-probabilities are logits too); softmax over C gives probabilities.
         """
+
+    def predict_all(self, batches: Batches) -> FloatArray:
+        """Answer many batches; an ensemble asks one member after another, each at its own size.
+
+        Returns:
+            float32 [N, C] logits in the order of the batches.
+        """
+        return np.concatenate([self.predict(images) for images in batches(self.image_size)])
+
+    @property
+    def passes(self) -> int:
+        """How often `predict_all` goes through its batches."""
+        return 1
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Hex digits that change when the answers may: weights, classes, size and normalisation count."""
 
     def close(self) -> None:  # noqa: B027 - nothing to release is the common case
         """Release processes and memory; the predictor cannot be used afterwards."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
@@ -61,7 +61,7 @@ class ImageCache:
 
 def iterate(
     cache: ImageCache,
-    batches: Sequence[Sequence[tuple[ImageRecord, Sequence[View]]]],
+    batches: Iterable[Sequence[tuple[ImageRecord, Sequence[View]]]],
     size: int,
     workers: int,
 ) -> Iterator[Images]:

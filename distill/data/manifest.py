@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from distill.core.progress import Progress
 from distill.core.types import ImageRecord, Split
 from distill.data.decode import DecodeError, decode
 from distill.data.sources import Candidate
+from distill.data.views import LARGEST_SIDE
 
 __all__ = ["Entry", "Manifest", "scan"]
 
@@ -68,6 +69,13 @@ class Manifest:
     def of(self, split: Split, *, labelled: bool | None = None) -> list[ImageRecord]:
         """Records of a split in order of id; `labelled` keeps those with (True) or without (False) truth."""
         return [r for r in self.records if r.split == split and (labelled is None or (r.label is not None) == labelled)]
+
+    def without(self, reasons: Mapping[str, str]) -> Manifest:
+        """Leave out more images, given by id, each for its reason."""
+        entries = [
+            replace(e, split=None, reason=reasons[e.id]) if e.split and e.id in reasons else e for e in self.entries
+        ]
+        return Manifest(entries, self.classes)
 
     @property
     def left_out(self) -> list[Entry]:
@@ -172,6 +180,9 @@ def scan(
             return Entry(candidate, before.id, before.width, before.height, None, "")
         try:
             image = decode(candidate.path, settings.max_megapixels)
+            if max(image.size) > LARGEST_SIDE:
+                reason = f"a side of more than {LARGEST_SIDE} pixels ({image.width}x{image.height})"
+                return Entry(candidate, "", 0, 0, None, reason)
             return Entry(candidate, sha256_of(Path(candidate.path)), image.width, image.height, None, "")
         except DecodeError as error:
             return Entry(candidate, "", 0, 0, None, str(error))

@@ -1,27 +1,54 @@
-"""A view is one crop and flip of an image as explicit numbers, so that teacher and student see the same thing."""
+"""A view is one crop, flip and colour change of an image as explicit numbers: teacher and student see the same."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["Resize", "View", "fixed_view", "random_view", "render", "stored_view"]
+__all__ = ["LARGEST_SIDE", "Resize", "View", "ViewPlan", "fixed_view", "render"]
 
 Resize = Literal["center_crop", "squash"]
 
+LARGEST_SIDE = 65_535
+"""Pixels; a stored view has 16 bits for each number of its box."""
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's "L"
+
 
 class View(NamedTuple):
-    """A box in whole pixels of the upright image, and whether it is mirrored."""
+    """A box in whole pixels of the upright image, whether it is mirrored, and colour changes in percent.
+
+    Args:
+        left: 0..65535.
+        top: 0..65535.
+        width: 1..65535.
+        height: 1..65535.
+        flip: mirrored left to right, after cutting.
+        brightness: -100..100; every value times 1 + brightness/100.
+        contrast: -100..100; distances from the view's mean grey times 1 + contrast/100.
+        saturation: -100..100; distances from each pixel's own grey times 1 + saturation/100.
+
+    As text: `340x256+10+0 mirrored, brightness +7 %`.
+    """
 
     left: int
     top: int
     width: int
     height: int
     flip: bool
+    brightness: int = 0
+    contrast: int = 0
+    saturation: int = 0
+
+    def __str__(self) -> str:
+        colors = [f", {name} {value:+d} %" for name, value in zip(self._fields[5:], self[5:], strict=True) if value]
+        box = f"{self.width}x{self.height}+{self.left}+{self.top}"
+        return f"{box}{' mirrored' if self.flip else ''}{''.join(colors)}"
 
 
 def fixed_view(width: int, height: int, resize: Resize) -> View:
@@ -32,71 +59,82 @@ def fixed_view(width: int, height: int, resize: Resize) -> View:
     return View((width - side) // 2, (height - side) // 2, side, side, False)
 
 
-def random_view(
-    image_id: str,
-    index: int,
-    width: int,
-    height: int,
-    resize: Resize,
-    *,
-    seed: int,
-    min_area: float,
-    mirror: bool = True,
-) -> View:
-    """A random resized crop (Szegedy et al. 2015, arXiv 1409.4842) drawn from (seed, image, index) alone.
-
-    The area is uniform in [min_area, 1] of the fixed view's area, the aspect ratio log-uniform within 3/4 to 4/3 of the
-    fixed view's; half are mirrored.
+@dataclass(frozen=True)
+class ViewPlan:
+    """How views are drawn from (seed, image, index) alone.
 
     Args:
-        image_id: hex digits; the same image gives the same view on every machine.
-        index: number of the view.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        resize: decides the shape that a crop has.
-        seed: of the run.
-        min_area: smallest share of the area, in (0, 1].
+        resize: shape of the fixed view.
+        min_area: smallest share of the fixed view's area that a crop keeps, in (0, 1].
         mirror: whether half of the views are mirrored.
+        color: largest change of brightness, contrast and saturation, in 0..1.
+        seed: of the run.
     """
-    rng = np.random.Generator(np.random.PCG64([seed, index, int(image_id[:16], 16)]))
-    area, ratio, x, y, mirrored = rng.random(5)
-    whole = fixed_view(width, height, resize)
-    scale = math.sqrt(min_area + (1.0 - min_area) * area)
-    stretch = math.exp((ratio - 0.5) * math.log(4 / 3))  # sqrt of a ratio in [3/4, 4/3]
-    crop_width = max(1, min(width, round(whole.width * scale * stretch)))
-    crop_height = max(1, min(height, round(whole.height * scale / stretch)))
-    left = int(x * (width - crop_width + 1))
-    top = int(y * (height - crop_height + 1))
-    return View(left, top, crop_width, crop_height, mirror and bool(mirrored < 0.5))
 
+    resize: Resize
+    min_area: float
+    mirror: bool
+    color: float
+    seed: int
 
-def stored_view(
-    image_id: str,
-    index: int,
-    width: int,
-    height: int,
-    resize: Resize,
-    *,
-    seed: int,
-    min_area: float,
-    mirror: bool = True,
-) -> View:
-    """View `index` of the label store: 0 the fixed view, 1 its mirror image (if `mirror`), then random crops."""
-    if index >= (2 if mirror else 1):
-        return random_view(image_id, index, width, height, resize, seed=seed, min_area=min_area, mirror=mirror)
-    return fixed_view(width, height, resize)._replace(flip=index == 1)
+    def random(self, image_id: str, index: int, width: int, height: int) -> View:
+        """A random resized crop (Szegedy et al. 2015, arXiv 1409.4842) with colour changes.
+
+        The area is uniform in [min_area, 1] of the fixed view's area, the aspect ratio log-uniform within 3/4 to 4/3 of
+        the fixed view's; half are mirrored; each colour change is uniform in [-color, color].
+
+        Args:
+            image_id: hex digits; the same image gives the same view on every machine.
+            index: number of the view.
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+        """
+        rng = np.random.Generator(np.random.PCG64([self.seed, index, int(image_id[:16], 16)]))
+        area, ratio, x, y, mirrored, *colors = rng.random(8)
+        whole = fixed_view(width, height, self.resize)
+        scale = math.sqrt(self.min_area + (1.0 - self.min_area) * area)
+        stretch = math.exp((ratio - 0.5) * math.log(4 / 3))  # sqrt of a ratio in [3/4, 4/3]
+        crop_width = max(1, min(width, round(whole.width * scale * stretch)))
+        crop_height = max(1, min(height, round(whole.height * scale / stretch)))
+        left = int(x * (width - crop_width + 1))
+        top = int(y * (height - crop_height + 1))
+        flip = self.mirror and bool(mirrored < 0.5)
+        changes = (round((2 * c - 1) * 100 * self.color) for c in colors)
+        return View(left, top, crop_width, crop_height, flip, *changes)
+
+    def stored(self, image_id: str, index: int, width: int, height: int) -> View:
+        """View `index` of the label store: 0 the fixed view, 1 its mirror image (if `mirror`), then random ones."""
+        if index >= (2 if self.mirror else 1):
+            return self.random(image_id, index, width, height)
+        return fixed_view(width, height, self.resize)._replace(flip=index == 1)
 
 
 def render(image: Image.Image, view: View, size: int) -> npt.NDArray[np.uint8]:
-    """Cut the view out of an RGB image and scale it to a square.
+    """Cut the view out of an RGB image, scale it to a square, change its colours.
 
     Pillow's bilinear filter with antialiasing (its support grows with the reduction, in 8-bit fixed point). In the
     outer ring of the square it also sees pixels just outside the box, where the image has some; elsewhere the answer
-    is that of cutting first and scaling then.
+    is that of cutting first and scaling then. The colour changes are one affine map of the three channels, rounded and
+    clipped once.
 
     Returns:
         uint8 [size, size, 3].
     """
     box = (view.left, view.top, view.left + view.width, view.top + view.height)
-    pixels: npt.NDArray[np.uint8] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    cut = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    if view.brightness or view.contrast or view.saturation:
+        cut = _recolour(cut, view)
+    pixels: npt.NDArray[np.uint8] = np.asarray(cut)
     return np.ascontiguousarray(pixels[:, ::-1]) if view.flip else pixels
+
+
+def _recolour(cut: Image.Image, view: View) -> Image.Image:
+    """Brightness b, contrast c, saturation s: y = c (b (s x + (1 - s) L(x)) - m) + m, with m the mean of L(b x)."""
+    bright, contrast, saturation = (1 + change / 100 for change in view[5:])
+    # The sum of the histogram is a whole number, so the mean is the same on every machine.
+    grey = cut.convert("L").histogram()
+    mean = bright * sum(value * count for value, count in enumerate(grey)) / (cut.width * cut.height)
+    matrix = bright * contrast * (saturation * np.eye(3) + (1 - saturation) * _LUMA[None, :])
+    offset = (1 - contrast) * mean
+    rows = [float(v) for row in matrix for v in (*row, offset)]
+    return cut.convert("RGB", tuple(rows))

@@ -1,15 +1,20 @@
 """The label store: what the teacher said about each view, in Arrow files that appear by rename or not at all.
 
-A view takes one row: image (first 8 bytes of its hash), view number, box in pixels, flip, the k most probable classes
-with fp16 probabilities, and the tail mass, the probability of all others. Row `image_position * views + view` is found
-without an index.
+A shard has one row an image: the first 8 bytes of its hash and, for each of its K views, the box in pixels, the flip,
+the colour changes, the k most probable classes with fp16 probabilities, the tail mass (probability of all others) and
+the entropy. View v of image i is at place `i * K + v`, so it is found without an index. At k = 10 and up to 65,536
+classes a view takes 55.1 bytes, an image 8, the frame of a shard 3 kB: under 64 a view whatever K is.
+
+Each shard carries, in its schema, the fingerprint of the labelling and a checksum of its columns. The checksum is
+compared when a shard is first read, not when the store is opened: a million views are opened in 0.05 s.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,30 +24,48 @@ from distill.core.files import read_json, replacing, write_json
 from distill.core.types import FloatArray
 from distill.data.views import View
 
-__all__ = ["IMAGES_A_SHARD", "LabelStore", "Row", "shard_path", "write_shard"]
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-IMAGES_A_SHARD = 256
+__all__ = ["LabelStore", "Shard", "finish", "images_a_shard", "shard_path", "write_shard"]
+
+_FORMAT = "2"
 _MANIFEST = "store.json"
+_VIEWS_A_SHARD = 4096  # a shard of a teacher at 50 views/s takes 80 s: what a kill may cost
 
 
-class Row(NamedTuple):
-    """What the teacher said about one view.
+class Shard(NamedTuple):
+    """What the teacher said about some images, K views each.
 
     Args:
-        image: 64 hex digits.
-        number: of the view.
-        view: what was shown.
-        ids: uint16 [k], most probable first.
-        probabilities: float16 [k].
-        tail: probability of all other classes.
+        images: 64 hex digits each, N of them.
+        views: N * K, image after image.
+        ids: integers [N * K, k], most probable class first.
+        probabilities: float16 [N * K, k].
+        tail: float16 [N * K], probability of all other classes.
+        entropy: float16 [N * K], of the whole answer, in nats.
     """
 
-    image: str
-    number: int
-    view: View
-    ids: npt.NDArray[np.uint16]
+    images: Sequence[str]
+    views: Sequence[View]
+    ids: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float16]
-    tail: float
+    tail: npt.NDArray[np.float16]
+    entropy: npt.NDArray[np.float16]
+
+    @classmethod
+    def of(cls, images: Sequence[str], views: Sequence[View], answers: FloatArray, k: int) -> Shard:
+        """Keep the k most probable of float32 [N * K, C] probabilities; equal ones in the order of the classes."""
+        ids = np.argsort(-answers, axis=1, kind="stable")[:, :k]
+        top = np.take_along_axis(answers, ids, axis=1).astype(np.float16)
+        tail = np.maximum(0.0, 1.0 - top.astype(np.float64).sum(axis=1)).astype(np.float16)
+        entropy = -(answers * np.log(np.maximum(answers, 1e-30))).sum(axis=1, dtype=np.float64)
+        return cls(images, views, ids, top, tail, np.maximum(entropy, 0.0).astype(np.float16))
+
+
+def images_a_shard(views: int) -> int:
+    """Images in each shard but the last."""
+    return max(1, _VIEWS_A_SHARD // views)
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -50,35 +73,43 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.arrow"
 
 
-def write_shard(path: Path, rows: Sequence[Row]) -> None:
-    """Write one shard atomically; the same rows give the same bytes."""
+def write_shard(path: Path, shard: Shard, classes: int, fingerprint: str) -> None:
+    """Write one shard atomically; the same answers give the same bytes."""
     import pyarrow as pa
 
-    k = len(rows[0].ids)
-    columns: dict[str, Any] = {
-        "image": pa.array([bytes.fromhex(r.image[:16]) for r in rows], pa.binary(8)),
-        "view": pa.array([r.number for r in rows], pa.uint16()),
-        "box": pa.FixedSizeListArray.from_arrays(
-            pa.array([n for r in rows for n in r.view[:4]], pa.uint16() if _fits(rows) else pa.uint32()), 4
-        ),
-        "flip": pa.array([r.view.flip for r in rows], pa.bool_()),
-        "ids": pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate([r.ids for r in rows]), pa.uint16()), k),
-        "probabilities": pa.FixedSizeListArray.from_arrays(
-            pa.array(np.concatenate([r.probabilities for r in rows]), pa.float16()), k
-        ),
-        "tail": pa.array(np.array([r.tail for r in rows], np.float16), pa.float16()),
+    count = len(shard.views) // len(shard.images)
+    numbers = np.array([v[:4] for v in shard.views])
+    colors = np.array([v[5:] for v in shard.views])
+
+    def lists(values: npt.NDArray[Any], dtype: Any, an_image: int) -> pa.Array:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(dtype).reshape(-1)), an_image)
+
+    k = shard.ids.shape[1]
+    columns = {
+        "image": pa.array([bytes.fromhex(image[:16]) for image in shard.images], pa.binary(8)),
+        "box": lists(numbers, np.uint16, count * 4),
+        "flip": lists(np.array([v.flip for v in shard.views]), np.bool_, count),
+        "color": lists(colors, np.int8, count * 3),
+        "ids": lists(shard.ids, np.uint8 if classes <= 256 else np.uint16, count * k),
+        "probabilities": lists(shard.probabilities, np.float16, count * k),
+        "tail": lists(shard.tail, np.float16, count),
+        "entropy": lists(shard.entropy, np.float16, count),
     }
     table = pa.table(columns)
+    table = table.replace_schema_metadata(
+        {"format": _FORMAT, "fingerprint": fingerprint, "checksum": _checksum(table.combine_chunks().to_batches()[0])}
+    )
     with (
         replacing(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
-        writer.write_table(table, max_chunksize=len(rows))
+        writer.write_table(table, max_chunksize=len(shard.images))
 
 
-def _fits(rows: Sequence[Row]) -> bool:
-    return max(max(r.view[:4]) for r in rows) < 1 << 16
+def finish(folder: Path, facts: dict[str, Any]) -> None:
+    """Write `store.json`, the last file: from now on the folder is a store."""
+    write_json(folder / _MANIFEST, facts)
 
 
 class LabelStore:
@@ -88,76 +119,177 @@ class LabelStore:
         folder: holds the shards and `store.json`.
 
     Raises:
-        StoreError: a shard is missing or damaged, or the store was not finished.
+        StoreError: a shard is missing, damaged or of another labelling, or the store was not finished.
     """
 
     def __init__(self, folder: Path) -> None:
+        try:
+            self.facts: dict[str, Any] = read_json(folder / _MANIFEST)
+            keys = ("classes", "views", "top_k", "images", "shards")
+            self.classes, self.views, self._k, self.images, shards = (int(self.facts[key]) for key in keys)
+            self._fingerprint = str(self.facts["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{folder}: no finished label store ({error}); `distill run` makes it") from error
+        self.folder = folder
+        self._again = f"delete the folder {folder} and run the same command again"
+        self._batches = [self._open(shard_path(folder, number)) for number in range(shards)]
+        found = sum(batch.num_rows for batch in self._batches)
+        if found != self.images:
+            raise StoreError(f"{folder}: found {found} images, expected {self.images}: {self._again}")
+        self._a_shard = images_a_shard(self.views)
+        self._columns: dict[int, _Columns] = {}
+        # Images are stored in order of their hash, so a binary search over 8 bytes an image finds one.
+        self._ids = np.concatenate([_values(batch, "image") for batch in self._batches]).astype(np.uint64)
+
+    def __len__(self) -> int:
+        return self.images * self.views
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Of all shards."""
+        return sum(shard_path(self.folder, n).stat().st_size for n in range(len(self._batches)))
+
+    def position(self, image: str) -> int:
+        """Place of an image, given by at least 16 hex digits of its hash, in the order of the store.
+
+        Raises:
+            StoreError: it is not there.
+        """
+        wanted = np.uint64(int(image[:16], 16))
+        place = int(np.searchsorted(self._ids, wanted))
+        if place == len(self._ids) or self._ids[place] != wanted:
+            raise StoreError(f"the label store holds nothing about image {image[:16]}: it is stale")
+        return place
+
+    def image(self, position: int) -> str:
+        """First 16 hex digits of the hash of the image at a place."""
+        return f"{int(self._ids[position]):016x}"
+
+    def targets(self, index: int) -> FloatArray:
+        """The answers to one view of every image, float32 [N, C], in the order of the store."""
+        parts = []
+        for number in range(len(self._batches)):
+            c, step = self._shard(number), slice(index, None, self.views)
+            parts.append(self._dense(c.ids[step], c.probabilities[step], c.tail[step]))
+        return np.concatenate(parts)
+
+    def entropy(self, index: int) -> FloatArray:
+        """Entropy of the answers to one view of every image in nats, float32 [N]."""
+        parts = [self._shard(n).entropy[index :: self.views] for n in range(len(self._batches))]
+        return np.concatenate(parts).astype(np.float32)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards; all but the last hold `images_a_shard` images."""
+        return len(self._batches)
+
+    def shard(self, number: int) -> Shard:
+        """A shard as it was written, but for the images' names: of these, 16 hex digits are kept."""
+        c, first = self._shard(number), number * self._a_shard
+        views = [
+            View(*(*box, flip, *color))
+            for box, flip, color in zip(c.box.tolist(), c.flip.tolist(), c.color.tolist(), strict=True)
+        ]
+        images = [self.image(first + place) for place in range(len(views) // self.views)]
+        return Shard(images, views, c.ids.astype(np.int64), c.probabilities, c.tail, c.entropy)
+
+    def check(self) -> None:
+        """Read every shard and compare its checksum.
+
+        Raises:
+            StoreError: names the damaged shard.
+        """
+        for number in range(len(self._batches)):
+            self._shard(number)
+
+    def _find(self, position: int, index: int) -> tuple[_Columns, int]:
+        if not 0 <= index < self.views:
+            raise IndexError(f"view {index} of {self.views}")
+        number, inside = divmod(position, self._a_shard)
+        return self._shard(number), inside * self.views + index
+
+    def _dense(
+        self, ids: npt.NDArray[Any], probabilities: npt.NDArray[np.float16], tail: npt.NDArray[np.float16]
+    ) -> FloatArray:
+        rest = self.classes - ids.shape[1]
+        dense = np.zeros((len(ids), self.classes), np.float32)
+        if rest:
+            dense += tail.astype(np.float32)[:, None] / rest
+        np.put_along_axis(dense, ids.astype(np.int64), probabilities.astype(np.float32), axis=1)
+        answer: FloatArray = dense / dense.sum(axis=1, keepdims=True)
+        return answer
+
+    def read(self, positions: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> tuple[list[View], FloatArray]:
+        """Views and answers, float32 [N, C], of N pairs of place and view number: what a training step needs."""
+        found = [self._find(int(place), int(index)) for place, index in zip(positions, indices, strict=True)]
+        views = [_view(columns, row) for columns, row in found]
+        ids, probabilities, tail = (
+            np.stack([getattr(columns, name)[row] for columns, row in found])
+            for name in ("ids", "probabilities", "tail")
+        )
+        return views, self._dense(ids, probabilities, tail)
+
+    def _open(self, path: Path) -> pa.RecordBatch:
         import pyarrow as pa
 
         try:
-            self.facts: dict[str, Any] = read_json(folder / _MANIFEST)
-            numbers = [int(self.facts[key]) for key in ("classes", "views", "top_k", "rows", "shards")]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{folder}: no finished label store ({error}); `distill run` makes it") from error
-        self.classes, self.views, top_k, expected, shards = numbers
-        tables, again = [], f"delete the folder {folder} and run the same command again"
-        for number in range(shards):
-            path = shard_path(folder, number)
-            try:
-                found = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            except FileNotFoundError as error:
-                raise StoreError(f"{path} is missing: {again}") from error
-            except (OSError, pa.ArrowException) as error:
-                raise StoreError(f"{path} is damaged ({error}): {again}") from error
-            box = found["box"].cast(pa.list_(pa.uint32(), 4))  # shards without huge images have it in 16 bits
-            tables.append(found.set_column(found.schema.get_field_index("box"), "box", box))
-        table = pa.concat_tables(tables)
-        if table.num_rows != expected:
-            raise StoreError(f"{folder}: found {table.num_rows} rows, expected {expected}: {again}")
-        self._image = table["image"]
-        k = min(top_k, self.classes)
-        self._ids = _flat(table["ids"], np.uint16).reshape(-1, k)
-        self._probabilities = _flat(table["probabilities"], np.float16).reshape(-1, k)
-        self._tail = table["tail"].to_numpy().astype(np.float32)
-        self._box = _flat(table["box"], np.uint32).reshape(-1, 4)
-        self._flip = table["flip"].to_numpy()
-        self.position = {
-            value.as_py().hex(): row // self.views for row, value in enumerate(self._image) if row % self.views == 0
-        }
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+                batch = reader.get_batch(0)
+        except FileNotFoundError as error:
+            raise StoreError(f"{path} is missing: {self._again}") from error
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{path} is damaged ({error}): {self._again}") from error
+        facts = batch.schema.metadata or {}
+        if facts.get(b"fingerprint") != self._fingerprint.encode() or facts.get(b"format") != _FORMAT.encode():
+            raise StoreError(f"{path} belongs to another labelling: {self._again}")
+        return batch
 
-    def __len__(self) -> int:
-        return len(self._tail)
-
-    def view(self, image: str, index: int) -> View:
-        """What the teacher was shown."""
-        row = self._row(image, index)
-        left, top, width, height = (int(n) for n in self._box[row])
-        return View(left, top, width, height, bool(self._flip[row]))
-
-    def target(self, image: str, index: int) -> FloatArray:
-        """The teacher's answer as float32 [C], sum one; the tail mass is spread evenly over the other classes."""
-        row = self._row(image, index)
-        ids, probabilities = self._ids[row], self._probabilities[row].astype(np.float32)
-        rest = self.classes - len(ids)
-        dense = np.full(self.classes, self._tail[row] / rest if rest else 0.0, dtype=np.float32)
-        dense[ids] = probabilities
-        total: np.float32 = dense.sum()
-        target: FloatArray = dense / total
-        return target
-
-    def _row(self, image: str, index: int) -> int:
-        try:
-            row: int = self.position[image[:16]] * self.views + index
-        except KeyError:
-            raise StoreError(f"the label store holds nothing about image {image[:16]}: it is stale") from None
-        return row
+    def _shard(self, number: int) -> _Columns:
+        columns = self._columns.get(number)
+        if columns is None:
+            batch = self._batches[number]
+            if batch.schema.metadata.get(b"checksum") != _checksum(batch).encode():
+                path = shard_path(self.folder, number)
+                raise StoreError(f"{path} is damaged (its checksum does not match): {self._again}")
+            columns = self._columns[number] = _Columns.of(batch, self._k)
+        return columns
 
 
-def finish(folder: Path, facts: dict[str, Any]) -> None:
-    """Write `store.json`, the last file: from now on the folder is a store."""
-    write_json(folder / _MANIFEST, facts)
+class _Columns(NamedTuple):
+    """Columns of one shard, one row a view, as arrays over the mapped file."""
+
+    box: npt.NDArray[np.uint16]
+    flip: npt.NDArray[np.bool_]
+    color: npt.NDArray[np.int8]
+    ids: npt.NDArray[Any]
+    probabilities: npt.NDArray[np.float16]
+    tail: npt.NDArray[np.float16]
+    entropy: npt.NDArray[np.float16]
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch, k: int) -> _Columns:
+        shape = {"box": (-1, 4), "color": (-1, 3), "ids": (-1, k), "probabilities": (-1, k)}
+        return cls(*(_values(batch, name).reshape(shape.get(name, (-1,))) for name in cls._fields))
 
 
-def _flat(column: Any, dtype: Any) -> npt.NDArray[Any]:
-    """Values of a fixed-size-list column as one numpy array."""
-    return np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]).astype(dtype)
+def _view(columns: _Columns, row: int) -> View:
+    left, top, width, height = columns.box[row].tolist()
+    brightness, contrast, saturation = columns.color[row].tolist()
+    return View(left, top, width, height, bool(columns.flip[row]), brightness, contrast, saturation)
+
+
+def _checksum(batch: pa.RecordBatch) -> str:
+    """CRC-32 over the values of all columns: it finds damage, not malice; 1 GB/s."""
+    crc = 0
+    for name in batch.schema.names:
+        crc = zlib.crc32(np.ascontiguousarray(_values(batch, name)).data.cast("B"), crc)
+    return f"{crc:08x}"
+
+
+def _values(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    """Values of a column in one dimension; over the mapped file, but for the flips, which Arrow keeps as bits."""
+    column = batch[name]
+    if name == "image":
+        return np.frombuffer(column.buffers()[-1], dtype=">u8", offset=column.offset * 8, count=len(column))
+    values: npt.NDArray[Any] = column.flatten().to_numpy(zero_copy_only=name != "flip")
+    return values

@@ -75,7 +75,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
         "decisions": {
             stage: (summary.get("training") or summary["fit"])["decisions"]
             for stage, summary in summaries.items()
-            if "training" in summary or "fit" in summary
+            if summary.get("training") or summary.get("fit")
         },
         "stages": [
             {"stage": name, "seconds": read_json(run.folder(name) / "stage.json")["seconds"]}

@@ -27,6 +27,8 @@ _STAGES: Final[dict[str, tuple[str, str, str]]] = {
     "student": ("student", ACCENT, "-"),
     "baseline": ("control", MUTED, "--"),
 }
+_LEGEND_COLUMNS, _LEGEND_ROW = 3, 19
+
 # No file, no time of its own: these stand as lines across the picture, as what to reach and what to beat.
 _REFERENCES: Final = ("teacher", "student", "control")
 
@@ -131,21 +133,33 @@ def _curves(
         return None
     from matplotlib.ticker import MaxNLocator
 
+    stages = list(dict.fromkeys(line["stage"] for line in curves))
+    more = _LEGEND_ROW * (-(-len(stages) // _LEGEND_COLUMNS) - 1)  # pixels for further rows of the legend
     with drawing():
-        figure, axes = _axes(_WIDTH, 280, left=44, bottom=44)
-        for stage in dict.fromkeys(line["stage"] for line in curves):
+        figure, axes = _axes(_WIDTH, 280 + more, left=44, bottom=44, top=52 + more)
+        for number, stage in enumerate(stages):
             lines = [line for line in curves if line["stage"] == stage]
-            label, colour, style = _STAGES.get(stage, (_short(stage), MUTED, "-."))
+            label, colour, style = _look(stage, number)
             epochs, values = [line["epoch"] for line in lines], [scale * line[key] for line in lines]
             # Without the underscore's meaning of "no entry in the legend" for a hostile name.
             axes.plot(epochs, values, color=colour, linestyle=style, linewidth=2, label=label.lstrip("_") or "?")
             kept = max(range(len(lines)), key=lambda i: (lines[i]["validation_accuracy"], -lines[i]["validation_nll"]))
             axes.plot(epochs[kept], values[kept], "o", color=colour, markersize=7, markeredgecolor=PAPER)
         axes.set_xlabel("epoch")
-        axes.set_title(title, pad=26)
+        axes.set_title(title, pad=26 + more)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.985), ncols=3, borderaxespad=0.0, handlelength=2.2)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.02, 0.985), ncols=_LEGEND_COLUMNS, borderaxespad=0.0, handlelength=2.2
+        )
         return inline(figure, name, description)
+
+
+def _look(stage: str, number: int) -> tuple[str, str, Any]:
+    """Name, colour and line of a stage; the dots of an ensemble's members lie further and further apart."""
+    teacher, _, member = stage.partition(" ")
+    if teacher == "teacher" and member:
+        return _short(member, 16), INK, (0, (1, 1 + number))
+    return _STAGES.get(stage, (_short(stage), MUTED, "-."))
 
 
 def _axes(width: int, height: int, *, left: int, bottom: int, top: int = 52, right: int = 14) -> tuple[Figure, Axes]:

@@ -15,6 +15,11 @@ __all__ = ["float16_weights", "normalized", "quantize_int8"]
 # times the time of float). SOFTMAX in float also keeps small probabilities apart, which 256 steps would tie.
 _LEFT_FLOAT = ("HARD_SWISH", "SOFTMAX")
 
+_FLOAT_CLASSIFIER = 50_000
+"""Weights up to which the classifier stays float: at most 0.15 MB more, still the same partition. Fitted on few images
+it leans on rarely active features (weights of 9 beside a median of 0.03), which 8 bits a class cannot hold: on 341
+photos a MobileNetV2-0.35 agreed with float on 94.1 %, with a float classifier on 96.2 %."""
+
 
 def normalized(images: Images) -> Any:
     """What a uint8 input tensor of scale 2/255 and zero point 128 means: float32 in [-1.004, 0.996]."""
@@ -46,7 +51,8 @@ def quantize_int8(model: bytes, calibration: Sequence[Images]) -> bytes:
         activation_tensor_config=unsigned, compute_precision=qtyping.ComputePrecision.INTEGER
     )
     work.update_quantization_recipe(".*", TFLOperationName.INPUT, as_bytes)
-    for name in ("OUTPUT", *_LEFT_FLOAT):
+    classifier = ("FULLY_CONNECTED",) if _largest_classifier(model) <= _FLOAT_CLASSIFIER else ()
+    for name in ("OUTPUT", *_LEFT_FLOAT, *classifier):
         work.update_quantization_recipe(".*", TFLOperationName[name], algorithm_key=AlgorithmName.NO_QUANTIZE)
     measured = calibrator.Calibrator(bytearray(model), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     ((signature, tensors),) = measured._tfl_interpreter.get_signature_list().items()
@@ -90,4 +96,15 @@ def _fed_by_input(model: bytes) -> list[str]:
     return names + [graph.tensors[op.outputs[0]].name.decode() for op in padded]
 
 
-_PAD = 34  # BuiltinOperator.PAD in the TFLite schema
+def _largest_classifier(model: bytes) -> int:
+    """Weights of the largest fully connected layer."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+
+    found = tfl_flatbuffer_utils.read_model(bytearray(model))
+    graph = found.subgraphs[0]
+    dense = [op for op in graph.operators if found.operatorCodes[op.opcodeIndex].builtinCode == _FULLY_CONNECTED]
+    return max((int(np.prod(graph.tensors[op.inputs[1]].shape)) for op in dense), default=0)
+
+
+_FULLY_CONNECTED = 9  # BuiltinOperator of the TFLite schema
+_PAD = 34

@@ -58,8 +58,8 @@ VALUES = [
     ),
     (
         "trian: {epochs: 3}",
-        "trian: unknown key (did you mean 'train'?); known: task, data, teacher, student, labels, train, export,"
-        " benchmark, gates, seed, output",
+        "trian: unknown key (did you mean 'train'?); known: task, data, teacher, student, labels, trust, train,"
+        " export, benchmark, gates, seed, output",
     ),
     (
         "labels: {view: 3}",

@@ -42,6 +42,22 @@ def test_the_last_one_wins_and_the_file_is_beaten(load: Callable[..., RunConfig]
     assert load("seed=2", "seed=3", text=f"{SMALL}seed: 1\n").seed == 3
 
 
+def test_a_number_names_an_entry_of_a_list(here: Path, load: Callable[..., RunConfig]) -> None:
+    (here / "a.safetensors").touch()
+    text = SMALL.replace("{timm: resnet18}", "{ensemble: [{timm: resnet18, checkpoint: null}, {timm: resnet34}]}")
+    config = load(
+        "teacher.ensemble.0.checkpoint=a.safetensors",
+        "teacher.ensemble.1={timm: resnet50}",
+        "teacher.ensemble.1.fit.epochs=3",
+        "benchmark.threads.1=4",
+        text=f"{text}benchmark: {{threads: [1, 2]}}\n",
+    )
+    first, second = config.teacher.ensemble
+    assert first.checkpoint == here / "a.safetensors"
+    assert (second.timm, second.fit.epochs) == ("resnet50", 3)
+    assert config.benchmark.threads == [1, 4]
+
+
 def test_an_empty_value_takes_a_value_back(load: Callable[..., RunConfig]) -> None:
     assert load("gates.max_size_mb=", text=f"{SMALL}gates: {{max_size_mb: 4}}\n").gates.max_size_mb is None
 
@@ -87,6 +103,25 @@ WRONG = [
         "seed: found \"!!python/object/apply:os.system ['touch pwned']\", expected a whole number",
     ),
 ]
+
+
+ENTRY = "is a list: expected the number of an entry"
+IN_LISTS = [
+    ("seed.0=1", "seed.0: `seed` is no section: nothing can be set below it"),
+    ("teacher.ensemble.2.timm=a", f"teacher.ensemble.2.timm: `ensemble` {ENTRY}, 0 to 1"),
+    ("teacher.ensemble.-1.timm=a", f"teacher.ensemble.-1.timm: `ensemble` {ENTRY}, 0 to 1"),
+    ("teacher.ensemble.timm=a", f"teacher.ensemble.timm: `ensemble` {ENTRY}, 0 to 1"),
+    ("benchmark.threads.0=1", f"benchmark.threads.0: `threads` {ENTRY}, but it is empty"),
+    ("teacher.ensemble.1.checkpoint=no.pt", "teacher.ensemble.1.checkpoint: found no file or folder {here}/no.pt"),
+]
+
+
+@pytest.mark.parametrize(("override", "sentence"), IN_LISTS, ids=[override for override, _ in IN_LISTS])
+def test_a_wrong_override_in_a_list(here: Path, mistakes: Mistakes, override: str, sentence: str) -> None:
+    text = SMALL.replace("{timm: resnet18}", "{ensemble: [{timm: resnet18}, {timm: resnet34}]}") + "seed: 1\n"
+    if "threads" in override:
+        text += "benchmark: {threads: []}\n"
+    assert mistakes(text, [override])[-1] == f"--set: {sentence.format(here=here)}"
 
 
 @pytest.mark.parametrize(("override", "sentence"), WRONG, ids=[override for override, _ in WRONG])

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from distill.data.views import Resize, View, fixed_view, random_view, render, stored_view
+from distill.data.views import Resize, View, ViewPlan, fixed_view, render
 
 ID = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
@@ -32,6 +32,12 @@ SIZES = [
 RESIZES: list[Resize] = ["center_crop", "squash"]
 
 
+def plan(
+    resize: Resize = "center_crop", seed: int = 0, min_area: float = 0.4, mirror: bool = True, color: float = 0.0
+) -> ViewPlan:
+    return ViewPlan(resize, min_area, mirror, color, seed)
+
+
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
@@ -48,7 +54,7 @@ def test_the_fixed_view_is_the_largest_centred_square_or_all() -> None:
 def test_every_view_lies_inside_the_image(width: int, height: int, resize: Resize) -> None:
     for min_area in (0.01, 0.4, 1.0):
         for index in range(200):
-            view = stored_view(ID, index, width, height, resize, seed=3, min_area=min_area)
+            view = plan(resize, 3, min_area, color=1.0).stored(ID, index, width, height)
             assert view.width >= 1
             assert view.height >= 1
             assert 0 <= view.left <= width - view.width
@@ -59,53 +65,58 @@ def test_every_view_lies_inside_the_image(width: int, height: int, resize: Resiz
 
 def test_the_first_views_are_the_fixed_one_and_its_mirror_image() -> None:
     fixed = fixed_view(64, 48, "center_crop")
-    views = [stored_view(ID, i, 64, 48, "center_crop", seed=0, min_area=0.4) for i in range(4)]
+    views = [plan().stored(ID, i, 64, 48) for i in range(4)]
     assert views[0] == fixed
     assert views[1] == fixed._replace(flip=True)
-    assert views[2] == random_view(ID, 2, 64, 48, "center_crop", seed=0, min_area=0.4)
+    assert views[2] == plan().random(ID, 2, 64, 48)
     assert len(set(views)) == 4
 
 
 def test_without_mirroring_no_view_is_mirrored() -> None:
-    views = [stored_view(ID, i, 64, 48, "squash", seed=0, min_area=0.4, mirror=False) for i in range(50)]
+    views = [plan("squash", mirror=False).stored(ID, i, 64, 48) for i in range(50)]
     assert not any(view.flip for view in views)
     assert views[0] == fixed_view(64, 48, "squash")
-    assert views[1] == random_view(ID, 1, 64, 48, "squash", seed=0, min_area=0.4, mirror=False)
-    mirrored = [stored_view(ID, i, 64, 48, "squash", seed=0, min_area=0.4) for i in range(2, 50)]
+    assert views[1] == plan("squash", mirror=False).random(ID, 1, 64, 48)
+    mirrored = [plan("squash").stored(ID, i, 64, 48) for i in range(2, 50)]
     assert [view[:4] for view in mirrored] == [view[:4] for view in views[2:]]
 
 
 def test_another_process_draws_the_same_views() -> None:
     program = (
         "import json\n"
-        "from distill.data.views import random_view\n"
-        f"views = [random_view({ID!r}, i, 1013, 769, 'center_crop', seed=7, min_area=0.3) for i in range(20)]\n"
+        "from distill.data.views import ViewPlan\n"
+        "plan = ViewPlan('center_crop', 0.3, True, 0.4, 7)\n"
+        f"views = [plan.random({ID!r}, i, 1013, 769) for i in range(20)]\n"
         "print(json.dumps(views))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    here = [random_view(ID, i, 1013, 769, "center_crop", seed=7, min_area=0.3) for i in range(20)]
+    here = [plan(seed=7, min_area=0.3, color=0.4).random(ID, i, 1013, 769) for i in range(20)]
     assert json.loads(done.stdout) == [list(view) for view in here]
 
 
 def test_the_views_of_today_are_the_views_of_tomorrow() -> None:
     """Stored labels belong to these numbers: where they change, every store is stale and the format must say so."""
-    drawn = [tuple(random_view(ID, i, 640, 480, "center_crop", seed=0, min_area=0.4)) for i in (2, 3, 99)]
-    assert drawn == [(55, 143, 387, 299, False), (63, 16, 455, 391, False), (53, 13, 504, 451, True)]
+    drawn = [tuple(plan(color=0.3).random(ID, i, 640, 480)) for i in (2, 3, 99)]
+    assert drawn == [
+        (55, 143, 387, 299, False, -22, -25, 23),
+        (63, 16, 455, 391, False, 29, -9, -11),
+        (53, 13, 504, 451, True, 0, -26, 14),
+    ]
 
 
 def test_every_number_of_the_draw_counts() -> None:
-    base = random_view(ID, 5, 640, 480, "center_crop", seed=1, min_area=0.4)
-    assert random_view(ID, 5, 640, 480, "center_crop", seed=1, min_area=0.4) == base
-    assert random_view(OTHER, 5, 640, 480, "center_crop", seed=1, min_area=0.4) != base
-    assert random_view(ID, 6, 640, 480, "center_crop", seed=1, min_area=0.4) != base
-    assert random_view(ID, 5, 640, 480, "center_crop", seed=2, min_area=0.4) != base
-    assert random_view(ID, 1, 640, 480, "center_crop", seed=5, min_area=0.4) != base  # seed and index do not mix
+    base = plan(seed=1).random(ID, 5, 640, 480)
+    assert plan(seed=1).random(ID, 5, 640, 480) == base
+    assert plan(seed=1).random(OTHER, 5, 640, 480) != base
+    assert plan(seed=1).random(ID, 6, 640, 480) != base
+    assert plan(seed=2).random(ID, 5, 640, 480) != base
+    assert plan(seed=5).random(ID, 1, 640, 480) != base  # seed and index do not mix
 
 
 @pytest.mark.parametrize("resize", RESIZES)
 def test_area_shape_place_and_flip_are_spread_as_promised(resize: Resize) -> None:
     width, height, min_area = 4000, 3000, 0.25
-    views = [random_view(ID, i, width, height, resize, seed=0, min_area=min_area) for i in range(4000)]
+    views = [plan(resize, min_area=min_area).random(ID, i, width, height) for i in range(4000)]
     whole = fixed_view(width, height, resize)
     areas = np.array([v.width * v.height for v in views]) / (whole.width * whole.height)
     ratios = np.array([(v.width / v.height) / (whole.width / whole.height) for v in views])
@@ -126,7 +137,7 @@ def test_area_shape_place_and_flip_are_spread_as_promised(resize: Resize) -> Non
 
 def test_a_full_area_keeps_the_image_nearly_whole() -> None:
     for index in range(100):
-        view = random_view(ID, index, 100, 100, "center_crop", seed=0, min_area=1.0)
+        view = plan(min_area=1.0).random(ID, index, 100, 100)
         assert view.width * view.height >= 0.86 * 100 * 100  # only the aspect ratio is left to cut: sqrt(3/4)
 
 
@@ -189,7 +200,7 @@ def test_flip_mirrors_exactly() -> None:
 
 def test_a_view_is_replayed_from_its_numbers() -> None:
     image = picture(640, 480)
-    view = random_view(ID, 9, 640, 480, "center_crop", seed=0, min_area=0.4)
+    view = plan(seed=0).random(ID, 9, 640, 480)
     replayed = View(*json.loads(json.dumps(view)))
     np.testing.assert_array_equal(render(image, replayed, 64), render(image, view, 64))
 
@@ -198,7 +209,7 @@ def test_a_view_is_replayed_from_its_numbers() -> None:
 def test_extreme_shapes_are_rendered(width: int, height: int) -> None:
     image = picture(width, height)
     for index in range(10):
-        view = stored_view(ID, index, width, height, "center_crop", seed=0, min_area=0.4)
+        view = plan().stored(ID, index, width, height)
         found = render(image, view, 32)
         assert found.shape == (32, 32, 3)
         assert found.dtype == np.uint8
@@ -212,3 +223,44 @@ def test_the_mean_colour_stays() -> None:
     image = picture(200, 200)
     found = render(image, View(0, 0, 200, 200, False), 50).mean()
     assert math.isclose(found, np.asarray(image).mean(), abs_tol=1)
+
+
+# Colours
+
+
+def test_colour_changes_stay_within_their_limit_and_are_spread() -> None:
+    views = [plan(color=0.3).random(ID, i, 640, 480) for i in range(2000)]
+    changes = np.array([view[5:] for view in views])
+    assert np.abs(changes).max() == 30
+    assert (np.abs(changes.mean(axis=0)) < 2).all()
+    assert (np.abs(np.corrcoef(changes.T) - np.eye(3)) < 0.1).all()
+    assert [view[:5] for view in views] == [plan().random(ID, i, 640, 480)[:5] for i in range(2000)]
+
+
+@pytest.mark.parametrize(
+    "change", [(40, 0, 0), (-40, 0, 0), (0, 50, 0), (0, -100, 0), (0, 0, 80), (0, 0, -100), (20, -30, 40)]
+)
+def test_colours_against_the_formula(change: tuple[int, int, int]) -> None:
+    image = picture(40, 30)
+    plain = render(image, View(2, 3, 30, 20, False), 24).astype(np.float64)
+    b, c, s = (1 + n / 100 for n in change)
+    luma = np.array([0.299, 0.587, 0.114])
+    changed = b * (s * plain + (1 - s) * (plain @ luma)[..., None])
+    mean = b * (plain @ luma).mean()
+    expected = np.clip(c * (changed - mean) + mean, 0, 255)
+    found = render(image, View(2, 3, 30, 20, False, *change), 24)
+    assert (
+        np.abs(found - expected).max() <= 1.1
+    )  # Pillow rounds each pixel's grey before the mean is taken, then once more
+
+
+def test_no_change_leaves_every_pixel() -> None:
+    image = picture(40, 30)
+    for flip in (False, True):
+        view = View(2, 3, 30, 20, flip)
+        np.testing.assert_array_equal(render(image, view, 24), render(image, View(*view[:5], 0, 0, 0), 24))
+
+
+def test_a_view_says_what_it_is() -> None:
+    assert str(View(10, 0, 340, 256, True, 7, 0, -3)) == "340x256+10+0 mirrored, brightness +7 %, saturation -3 %"
+    assert str(View(0, 0, 8, 8, False)) == "8x8+0+0"

@@ -8,9 +8,9 @@ from typing import final
 import numpy as np
 import pytest
 
+from distill.core.class_map import ClassMap, MappedTeacher
 from distill.core.errors import TeacherError
 from distill.core.types import FloatArray, Images, Predictor
-from distill.labels.class_map import ClassMap, MappedTeacher
 
 TEACHER = ["tabby, tabby cat", "tiger cat", "beagle", "pug", "crane", "crane", "toaster"]
 PROBABILITIES = [0.2, 0.1, 0.3, 0.1, 0.05, 0.05, 0.2]
@@ -121,6 +121,9 @@ class Fixed(Predictor):
     def predict(self, images: Images) -> FloatArray:
         return np.repeat(LOGITS, len(images), axis=0)
 
+    def digest(self) -> str:
+        return "fixed"
+
     def close(self) -> None:
         self.closed = True
 
@@ -128,6 +131,8 @@ class Fixed(Predictor):
 def test_a_mapped_teacher_is_a_predictor_in_the_classes_of_the_data() -> None:
     inner = Fixed()
     teacher = MappedTeacher(inner, ["cat", "dog"], {"tabby": "cat", "pug": "dog"}, "drop")
+    other = MappedTeacher(inner, ["cat", "dog"], {"tabby": "dog", "pug": "cat"}, "drop")
+    assert len({teacher.digest(), other.digest(), inner.digest()}) == 3
     assert teacher.class_names == ("cat", "dog")
     assert teacher.image_size == 48
     logits = teacher.predict(np.zeros((3, 48, 48, 3), dtype=np.uint8))

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import final
 
 import numpy as np
 import pytest
 
 from distill.config import LabelSettings
+from distill.core.errors import TeacherError
 from distill.core.files import sha256_of
 from distill.core.progress import Progress
 from distill.core.types import FloatArray, ImageRecord, Images, Predictor, softmax
 from distill.data.batches import ImageCache
-from distill.data.views import render, stored_view
+from distill.data.views import ViewPlan, render
 from distill.labels import store
 from distill.labels.label import label
+from distill.labels.mirrored import Mirrored
 from distill.labels.store import LabelStore, shard_path
 
 SaveImage = Callable[..., Path]
 
 
-@final
 class Brightness(Predictor):
     """Answers from the mean of each channel; dies after some batches where told to."""
 
     def __init__(self, dies_after: int = 1 << 30) -> None:
-        self.left, self.sizes = dies_after, list[int]()
+        self.left, self.sizes, self.room = dies_after, list[int](), 1 << 30
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -40,10 +40,19 @@ class Brightness(Predictor):
     def predict(self, images: Images) -> FloatArray:
         if self.left == 0:
             raise KeyboardInterrupt
+        if len(images) > self.room:
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
         self.left -= 1
         self.sizes.append(len(images))
         means = images.astype(np.float32).mean(axis=(1, 2)) / 32
+        # as in real networks, an answer depends a little on the batch it is in
+        means = means * np.float32(1 + 1e-7 * len(images))
         return np.concatenate([means, np.full((len(images), 1), 3.0, np.float32)], axis=1)
+
+    def digest(self) -> str:
+        return "brightness"
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def records(tmp_path: Path, save_image: SaveImage) -> list[ImageRecord]:
 
 @pytest.fixture
 def ask(records: list[ImageRecord], progress: Progress, monkeypatch: pytest.MonkeyPatch) -> Callable[..., LabelStore]:
-    monkeypatch.setattr(store, "IMAGES_A_SHARD", 4)
+    monkeypatch.setattr(store, "_VIEWS_A_SHARD", 12)
 
     def asked(folder: Path, teacher: Predictor, views: int = 3, batch_size: int = 7, mirror: bool = True) -> LabelStore:
         label(
@@ -64,11 +73,9 @@ def ask(records: list[ImageRecord], progress: Progress, monkeypatch: pytest.Monk
             folder,
             LabelSettings(views=views, top_k=2),
             cache=ImageCache(100),
-            resize="center_crop",
-            mirror=mirror,
-            min_area=0.4,
-            seed=5,
+            plan=ViewPlan("center_crop", 0.4, mirror, 0.2, 5),
             batch_size=batch_size,
+            fingerprint="same",
             facts={"teacher": "brightness"},
             progress=progress,
         )
@@ -84,14 +91,12 @@ def test_the_store_holds_what_the_teacher_says_of_exactly_these_views(
     teacher = Brightness()
     labels = ask(tmp_path / "labels", teacher, mirror=mirror)
     assert len(labels) == 30
-    cache = ImageCache(100)
+    cache, plan = ImageCache(100), ViewPlan("center_crop", 0.4, mirror, 0.2, 5)
     for record in records:
-        for index in range(3):
-            size = (record.width, record.height)
-            view = stored_view(record.id, index, *size, "center_crop", seed=5, min_area=0.4, mirror=mirror)
-            assert labels.view(record.id, index) == view
+        found, targets = labels.read(np.full(3, labels.position(record.id)), np.arange(3))
+        for index, (view, target) in enumerate(zip(found, targets, strict=True)):
+            assert view == plan.stored(record.id, index, record.width, record.height)
             probabilities = softmax(teacher.predict(render(cache.get(record), view, 8)[np.newaxis]))[0]
-            target = labels.target(record.id, index)
             assert target.argmax() == probabilities.argmax()
             top = np.argsort(-probabilities)[:2]
             np.testing.assert_allclose(target[top], probabilities[top], atol=1e-3)
@@ -99,13 +104,67 @@ def test_the_store_holds_what_the_teacher_says_of_exactly_these_views(
     assert labels.facts["class_names"] == list(teacher.class_names)
 
 
-def test_batches_hold_whole_images_and_at_most_the_asked_size(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
+def test_batches_have_the_asked_size_and_begin_anew_with_each_shard(
+    tmp_path: Path, ask: Callable[..., LabelStore]
+) -> None:
     teacher = Brightness()
     ask(tmp_path / "labels", teacher, batch_size=7)
-    assert teacher.sizes == [6, 6, 6, 6, 6]  # shards of 4, 4 and 2 images, 2 images of 3 views in a batch
+    assert teacher.sizes == [7, 5, 7, 5, 6]  # shards of 4, 4 and 2 images of 3 views
     small = Brightness()
     ask(tmp_path / "small", small, batch_size=1)
-    assert set(small.sizes) == {3}
+    assert small.sizes == [1] * 30
+
+
+def test_out_of_memory_halves_the_batch_for_good(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
+    teacher = Brightness()
+    teacher.room = 3
+    labels = ask(tmp_path / "labels", teacher, batch_size=8)
+    assert teacher.sizes == [2] * 15
+    assert labels.facts["batch_size"] == 2
+    interrupted = Brightness(dies_after=8)
+    interrupted.room = 3
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path / "killed", interrupted, batch_size=8)
+    roomy = Brightness()  # after an interruption there may be more memory: the batch stays, and so do the bytes
+    ask(tmp_path / "killed", roomy, batch_size=8)
+    assert set(roomy.sizes) == {2}
+    for path in (tmp_path / "labels").iterdir():
+        assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_not_even_one_view_fits(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
+    teacher = Brightness()
+    teacher.room = 0
+    with pytest.raises(TeacherError, match="the teacher does not fit in memory, even for one view"):
+        ask(tmp_path / "labels", teacher)
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
+    class Broken(Brightness):
+        def predict(self, images: Images) -> FloatArray:
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        ask(tmp_path / "labels", Broken())
+
+
+def test_a_mirrored_teacher_averages_both_answers(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
+    class Left(Brightness):
+        """Answers from the left half alone."""
+
+        def predict(self, images: Images) -> FloatArray:
+            return super().predict(images[:, :, :4])
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    teacher = Mirrored(Left())
+    expected = (softmax(Left().predict(images)) + softmax(Brightness().predict(images[:, :, 4:]))) / 2
+    np.testing.assert_allclose(softmax(teacher.predict(images)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        softmax(teacher.predict_all(lambda _: iter([images[:3], images[3:]]))), expected, rtol=1e-5
+    )
+    assert teacher.passes == 2
+    assert teacher.digest() != Left().digest()
+    assert len(ask(tmp_path / "labels", teacher)) == 30
 
 
 @pytest.mark.parametrize("batches", range(5))

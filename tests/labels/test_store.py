@@ -9,45 +9,48 @@ import numpy as np
 import pytest
 
 from distill.core.errors import StoreError
-from distill.data.views import View, stored_view
-from distill.labels.store import IMAGES_A_SHARD, LabelStore, Row, finish, shard_path, write_shard
+from distill.core.types import FloatArray
+from distill.data.views import View, ViewPlan
+from distill.labels import store as store_module
+from distill.labels.store import LabelStore, Shard, finish, images_a_shard, shard_path, write_shard
+
+PLAN = ViewPlan("center_crop", 0.4, True, 0.3, 0)
 
 
 def image_of(number: int) -> str:
     return f"{number:016x}" + "f" * 48
 
 
-def rows_for(images: Sequence[int], views: int, k: int, classes: int, size: tuple[int, int] = (640, 480)) -> list[Row]:
-    rows = []
-    for number in images:
-        for index in range(views):
-            rng = np.random.default_rng([number, index])
-            probabilities = rng.dirichlet(np.full(classes, 0.2)).astype(np.float32)
-            order = np.argsort(-probabilities, kind="stable")[:k]
-            top = probabilities[order].astype(np.float16)
-            view = stored_view(image_of(number), index, *size, "center_crop", seed=0, min_area=0.4)
-            tail = max(0.0, 1 - float(top.astype(np.float32).sum()))
-            rows.append(Row(image_of(number), index, view, order.astype(np.uint16), top, tail))
-    return rows
+def answers_of(number: int, views: int, classes: int) -> FloatArray:
+    answers: FloatArray = np.random.default_rng(number).dirichlet(np.full(classes, 0.2), size=views).astype(np.float32)
+    return answers
 
 
-def build(folder: Path, shards: Sequence[Sequence[Row]], views: int, k: int, classes: int) -> LabelStore:
-    for number, rows in enumerate(shards):
-        write_shard(shard_path(folder, number), rows)
-    facts = {"views": views, "top_k": k, "classes": classes, "rows": sum(map(len, shards)), "shards": len(shards)}
-    finish(folder, facts)
+def shard_of(numbers: Sequence[int], views: int, k: int, classes: int) -> Shard:
+    drawn = [PLAN.stored(image_of(n), index, 640, 480) for n in numbers for index in range(views)]
+    answers = np.concatenate([answers_of(n, views, classes) for n in numbers])
+    return Shard.of([image_of(n) for n in numbers], drawn, answers, k)
+
+
+def build(folder: Path, shards: Sequence[Shard], views: int, k: int, classes: int) -> LabelStore:
+    for number, shard in enumerate(shards):
+        write_shard(shard_path(folder, number), shard, classes, "same")
+    images = sum(len(shard.images) for shard in shards)
+    facts = {"views": views, "top_k": k, "classes": classes, "images": images, "shards": len(shards)}
+    finish(folder, {**facts, "fingerprint": "same"})
     return LabelStore(folder)
 
 
 @pytest.fixture
-def two_shards(tmp_path: Path) -> Path:
-    build(tmp_path, [rows_for(range(4), 3, 2, 5), rows_for(range(4, 6), 3, 2, 5)], views=3, k=2, classes=5)
+def two_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(store_module, "_VIEWS_A_SHARD", 12)
+    build(tmp_path, [shard_of(range(4), 3, 2, 5), shard_of(range(4, 6), 3, 2, 5)], views=3, k=2, classes=5)
     return tmp_path
 
 
 def error(folder: Path) -> str:
     with pytest.raises(StoreError) as caught:
-        LabelStore(folder)
+        LabelStore(folder).check()
     assert caught.value.exit_code == 2
     return str(caught.value)
 
@@ -55,100 +58,119 @@ def error(folder: Path) -> str:
 def test_what_was_written_is_read(two_shards: Path) -> None:
     store = LabelStore(two_shards)
     assert len(store) == 18
-    assert (store.views, store.classes) == (3, 5)
-    for row in rows_for(range(6), 3, 2, 5):
-        assert store.view(row.image, row.number) == row.view
-        target = store.target(row.image, row.number)
-        assert target.dtype == np.float32
-        assert target.shape == (5,)
-        np.testing.assert_allclose(target[row.ids], row.probabilities.astype(np.float32), rtol=2e-3)
+    assert (store.views, store.classes, store.images) == (3, 5, 6)
+    for number in (5, 0, 3):
+        assert store.image(store.position(image_of(number))) == image_of(number)[:16]
+        answers = answers_of(number, 3, 5)
+        views, targets = store.read(np.full(3, store.position(image_of(number))), np.arange(3))
+        assert views == [PLAN.stored(image_of(number), index, 640, 480) for index in range(3)]
+        assert targets.dtype == np.float32
+        top = np.argsort(-answers, axis=1)[:, :2]
+        np.testing.assert_allclose(
+            np.take_along_axis(targets, top, 1), np.take_along_axis(answers, top, 1), rtol=2e-3, atol=1e-3
+        )
+        entropy = -(answers * np.log(np.maximum(answers, 1e-30))).sum(axis=1)
+        for index in range(3):
+            place = store.position(image_of(number))
+            np.testing.assert_array_equal(store.targets(index)[place], targets[index])
+            assert store.entropy(index)[place] == pytest.approx(entropy[index], rel=1e-3, abs=1e-3)
 
 
-def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_answers_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_shard(tmp_path / name, rows_for(range(10), 4, 3, 8))
+        write_shard(tmp_path / name, shard_of(range(10), 4, 3, 8), 8, "same")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    write_shard(tmp_path / "b", rows_for(range(1, 11), 4, 3, 8))
+    write_shard(tmp_path / "b", shard_of(range(1, 11), 4, 3, 8), 8, "same")
     assert (tmp_path / "a").read_bytes() != (tmp_path / "b").read_bytes()
 
 
 def test_a_shard_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    rows = rows_for(range(2), 2, 3, 8)
-    uneven = rows[-1]._replace(ids=rows[-1].ids[:1])
+    shard = shard_of(range(2), 2, 3, 8)
     with pytest.raises(ValueError, match="multiple of the list_size"):
-        write_shard(tmp_path / "a", [*rows[:-1], uneven])
+        write_shard(tmp_path / "a", shard._replace(tail=shard.tail[:-1]), 8, "same")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("k", "classes"), [(1, 2), (2, 2), (10, 10), (10, 1000), (3, 4)])
+@pytest.mark.parametrize(("k", "classes"), [(1, 2), (2, 2), (10, 10), (10, 1000), (3, 4), (5, 256), (5, 257)])
 def test_every_target_is_a_probability(tmp_path: Path, k: int, classes: int) -> None:
-    store = build(tmp_path, [rows_for(range(20), 2, k, classes)], views=2, k=k, classes=classes)
-    targets = np.stack([store.target(image_of(number), index) for number in range(20) for index in range(2)])
+    store = build(tmp_path, [shard_of(range(20), 2, k, classes)], views=2, k=k, classes=classes)
+    targets = np.concatenate([store.targets(index) for index in range(2)])
+    assert targets.shape == (40, classes)
     np.testing.assert_allclose(targets.sum(axis=1, dtype=np.float64), 1, atol=1e-6)
     assert targets.min() >= 0
+    answers = np.stack([answers_of(n, 2, classes)[index] for index in range(2) for n in range(20)])
+    assert (targets.argmax(axis=1) == answers.argmax(axis=1)).all()
+
+
+def one(answer: Sequence[float], k: int) -> Shard:
+    return Shard.of([image_of(1)], [View(0, 0, 8, 8, True)], np.array([answer], np.float32), k)
+
+
+def target_of(store: LabelStore) -> FloatArray:
+    return store.read(np.zeros(1, np.int64), np.zeros(1, np.int64))[1][0]
 
 
 def test_the_tail_is_spread_evenly_over_all_other_classes(tmp_path: Path) -> None:
-    row = Row(
-        image_of(1), 0, View(0, 0, 8, 8, False), np.array([3, 0], np.uint16), np.array([0.5, 0.25], np.float16), 0.25
-    )
-    store = build(tmp_path, [[row]], views=1, k=2, classes=6)
-    np.testing.assert_array_equal(store.target(image_of(1), 0), np.float32([0.25, 0.0625, 0.0625, 0.5, 0.0625, 0.0625]))
+    store = build(tmp_path, [one([0.25, 0.0, 0.1, 0.5, 0.15, 0.0], 2)], views=1, k=2, classes=6)
+    np.testing.assert_array_equal(target_of(store), np.float32([0.25, 0.0625, 0.0625, 0.5, 0.0625, 0.0625]))
 
 
 def test_without_other_classes_the_top_is_scaled_to_one(tmp_path: Path) -> None:
-    row = Row(
-        image_of(1), 0, View(0, 0, 8, 8, True), np.array([1, 0], np.uint16), np.array([0.75, 0.2], np.float16), 0.05
-    )
-    store = build(tmp_path, [[row]], views=1, k=2, classes=2)
-    np.testing.assert_allclose(store.target(image_of(1), 0), [0.2 / 0.95, 0.75 / 0.95], rtol=1e-3)
-    assert store.view(image_of(1), 0) == View(0, 0, 8, 8, True)
+    store = build(tmp_path, [one([0.2001, 0.7999], 2)], views=1, k=2, classes=2)
+    found = target_of(store)
+    assert found.sum() == pytest.approx(1, abs=1e-7)
+    np.testing.assert_allclose(found, [0.2001, 0.7999], atol=1e-3)
+    views, _ = store.read(np.zeros(1, np.int64), np.zeros(1, np.int64))
+    assert views == [View(0, 0, 8, 8, True)]
 
 
-def test_fewer_classes_than_k(tmp_path: Path) -> None:
-    store = build(tmp_path, [rows_for(range(2), 1, 3, 3)], views=1, k=10, classes=3)
-    assert store.target(image_of(0), 0).shape == (3,)
+def test_equal_probabilities_come_in_the_order_of_the_classes() -> None:
+    assert one([0.2, 0.3, 0.2, 0.3], 3).ids.tolist() == [[1, 3, 0]]
 
 
-def test_more_than_sixteen_bits_of_pixels(tmp_path: Path) -> None:
-    small, large = rows_for([1], 2, 2, 3), rows_for([2], 2, 2, 3, size=(150_000, 1200))
-    store = build(tmp_path, [small, large], views=2, k=2, classes=3)
-    assert store.view(image_of(2), 0) == large[0].view == View(74_400, 0, 1200, 1200, False)
-    huge = rows_for([3], 1, 2, 3, size=(200_000, 80_000))
-    assert build(tmp_path / "huge", [huge], views=1, k=2, classes=3).view(image_of(3), 0).width == 80_000
-    assert store.view(image_of(1), 1) == small[1].view
-
-
-def test_a_view_takes_less_than_64_bytes_at_k_10(tmp_path: Path) -> None:
-    rows = rows_for(range(IMAGES_A_SHARD), 8, 10, 1000)
-    assert len(rows) == 256 * 8
-    write_shard(tmp_path / "shard", rows)
-    # 8 image, 2 view, 8 box, 1/8 flip, 20 ids, 20 probabilities, 2 tail: 60.1, and the file's own description
-    assert 60.125 <= (tmp_path / "shard").stat().st_size / len(rows) < 64
+@pytest.mark.parametrize("views", [1, 8])
+def test_a_view_takes_less_than_64_bytes_at_k_10(tmp_path: Path, views: int) -> None:
+    count = images_a_shard(views)
+    assert count == 4096 // views
+    store = build(tmp_path, [shard_of(range(count), views, 10, 1000)], views=views, k=10, classes=1000)
+    # 8 box, 1/8 flip, 3 colours, 20 ids, 20 probabilities, 2 tail, 2 entropy, 8 an image, and the file's description
+    assert 55.125 + 8 / views <= store.bytes_on_disk / len(store) < 64
 
 
 def test_an_image_that_the_store_does_not_know(two_shards: Path) -> None:
-    store = LabelStore(two_shards)
-    for ask in (store.view, store.target):
-        with pytest.raises(StoreError) as caught:
-            ask(image_of(99), 0)
-        assert str(caught.value) == "the label store holds nothing about image 0000000000000063: it is stale"
+    with pytest.raises(StoreError) as caught:
+        LabelStore(two_shards).position(image_of(99))
+    assert str(caught.value) == "the label store holds nothing about image 0000000000000063: it is stale"
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "words", "tail"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "words", "footer", "value"])
 def test_a_damaged_shard_is_named(two_shards: Path, damage: str) -> None:
     path = shard_path(two_shards, 1)
     content = path.read_bytes()
+    middle = content.rindex(shard_of(range(4, 6), 3, 2, 5).tail.tobytes())
     changed = {
         "cut": content[: len(content) // 2],
         "empty": b"",
         "words": b"dear diary",
-        "tail": content[:-10] + b"\xff" * 4 + content[-6:],
+        "footer": content[:-10] + b"\xff" * 4 + content[-6:],
+        "value": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
     }
     path.write_bytes(changed[damage])
     told = error(two_shards)
     assert told.startswith(f"{path} is damaged (")
     assert told.endswith(f"): delete the folder {two_shards} and run the same command again")
+
+
+def test_every_flipped_bit_of_the_answers_is_noticed(two_shards: Path) -> None:
+    """Reading an answer out of a damaged shard is an error too, not only `check`."""
+    path = shard_path(two_shards, 0)
+    content = path.read_bytes()
+    found = content.rindex(shard_of(range(4), 3, 2, 5).probabilities.tobytes())
+    path.write_bytes(content[:found] + bytes([content[found] ^ 0x10]) + content[found + 1 :])
+    store = LabelStore(two_shards)
+    store.read(np.array([5]), np.array([0]))  # of the other shard
+    with pytest.raises(StoreError, match=r"shard-00000.arrow is damaged \(its checksum does not match\)"):
+        store.read(np.array([0]), np.array([0]))
 
 
 def test_a_missing_shard_is_named(two_shards: Path) -> None:
@@ -158,15 +180,23 @@ def test_a_missing_shard_is_named(two_shards: Path) -> None:
     )
 
 
-def test_a_shard_of_another_length(two_shards: Path) -> None:
-    write_shard(shard_path(two_shards, 1), rows_for(range(4, 5), 3, 2, 5))
+def test_a_shard_of_another_labelling_is_named(two_shards: Path) -> None:
+    write_shard(shard_path(two_shards, 1), shard_of(range(4, 6), 3, 2, 5), 5, "other")
     assert error(two_shards) == (
-        f"{two_shards}: found 15 rows, expected 18: delete the folder {two_shards} and run the same command again"
+        f"{shard_path(two_shards, 1)} belongs to another labelling: delete the folder {two_shards} and run the same"
+        " command again"
+    )
+
+
+def test_a_shard_of_another_length(two_shards: Path) -> None:
+    write_shard(shard_path(two_shards, 1), shard_of(range(4, 5), 3, 2, 5), 5, "same")
+    assert error(two_shards) == (
+        f"{two_shards}: found 5 images, expected 6: delete the folder {two_shards} and run the same command again"
     )
 
 
 def test_an_unfinished_store(tmp_path: Path) -> None:
-    write_shard(shard_path(tmp_path, 0), rows_for(range(2), 1, 2, 3))
+    write_shard(shard_path(tmp_path, 0), shard_of(range(2), 1, 2, 3), 3, "same")
     told = error(tmp_path)
     assert told.startswith(f"{tmp_path}: no finished label store (")
     assert told.endswith("; `distill run` makes it")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +67,28 @@ def test_killed_in_every_stage_it_ends_with_the_same_labels_weights_and_scores(
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [e["epoch"] for e in epochs if e["stage"] == "student"] == [1, 2, 3, 4]
     assert not list(run.rglob("*.tmp")), "half-written files stay behind"
+
+
+def test_a_labelling_killed_ten_times_at_random_ends_with_the_same_bytes(workplace: Workplace) -> None:
+    """64 views an image fill six shards, so kills fall before, between and behind them."""
+    more = ("run", "teacher.yaml", "--set", "labels.views=64", "--until", "labels")
+    workplace.run("run", "teacher.yaml", "--set", "labels.views=64", "--until", "teacher")
+    undisturbed, killed = (workplace.root / "runs" / name for name in ("teacher", "killed"))
+    shutil.copytree(undisturbed, killed)
+    start = time.monotonic()
+    workplace.run(*more)
+    took, moments = time.monotonic() - start, random.Random(7)
+    for _ in range(10):
+        process = workplace.start(*more, "--set", "output=runs/killed")
+        time.sleep(moments.uniform(0.3, 1.0) * took)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    workplace.run(*more, "--set", "output=runs/killed")
+    shards = sorted(p.name for p in (undisturbed / "labels").glob("*.arrow"))
+    assert len(shards) == 6
+    for name in (*shards, "store.json"):
+        assert (killed / "labels" / name).read_bytes() == (undisturbed / "labels" / name).read_bytes(), name
+    assert not list(killed.rglob("*.tmp"))
 
 
 def test_ctrl_c_stops_cleanly(workplace: Workplace) -> None:

@@ -52,7 +52,7 @@ def test_teacher_learns_and_labels_are_right(finished: Workplace) -> None:
     store = LabelStore(run.folder("labels"))
     right = []
     for record in manifest.of("train", labelled=False):
-        answer = manifest.classes[int(store.target(record.id, 0).argmax())]
+        answer = manifest.classes[int(store.targets(0)[store.position(record.id)].argmax())]
         right.append(record.path.rsplit("/", 1)[-1].startswith(answer))
     assert len(right) == 300
     assert sum(right) / len(right) > 0.8

@@ -15,14 +15,16 @@ from distill.core.settings import TrainSettings
 from distill.core.types import ImageRecord, Predictor, softmax
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
+from distill.data.views import ViewPlan
 from distill.evaluate import evaluate
+from distill.examples import Examples, Lesson, Places, PseudoLabelled, Truth, mix
 from distill.labels.store import LabelStore
-from distill.losses import soft_cross_entropy
+from distill.losses import build_loss
 from distill.probe import fit_probe
 from distill.students.timm import Config, build
 from distill.tasks.classification import Classification
 from distill.torch_predictor import Network, TorchPredictor
-from distill.train import Drawn, Examples, PseudoLabelled, Truth, train
+from distill.train import _Batch, train
 from tests.workplace import Workplace
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, ema_decay=0.9, warmup_epochs=1, lr=1e-3)
@@ -34,12 +36,15 @@ class Interrupted(Examples):
     def __init__(self, inner: Examples) -> None:
         self._inner = inner
 
-    def draw(self, epoch: int) -> list[Drawn]:
-        if epoch == 2:
+    def epoch(self, number: int) -> Places:
+        if number == 2:
             raise KeyboardInterrupt
-        return self._inner.draw(epoch)
+        return self._inner.epoch(number)
 
-    def fixed(self, limit: int) -> list[Drawn]:
+    def lesson(self, places: Places) -> Lesson:
+        return self._inner.lesson(places)
+
+    def fixed(self, limit: int) -> Lesson:
         return self._inner.fixed(limit)
 
 
@@ -59,22 +64,22 @@ def truth(manifest: Manifest, epoch_size: int = 24, label_smoothing: float = 0.0
     return Truth(
         manifest.of("train", labelled=True),
         Classification(manifest.classes),
+        ViewPlan("center_crop", 0.5, True, 0.1, 0),
         epoch_size=epoch_size,
-        resize="center_crop",
-        min_area=0.5,
-        mirror=True,
         label_smoothing=label_smoothing,
-        seed=0,
     )
 
 
-def learn(manifest: Manifest, examples: Examples, folder: Path, progress: Progress, seed: int = 0) -> None:
+def learn(
+    manifest: Manifest, examples: Examples, folder: Path, progress: Progress, seed: int = 0, mixup: float = 0.0
+) -> None:
     train(
         network(manifest.classes),
         examples,
         manifest.of("validation"),
         Classification(manifest.classes),
-        SETTINGS,
+        SETTINGS.model_copy(update={"mixup": mixup}),
+        build_loss("kl", 1.0),
         folder,
         stage="student",
         seed=seed,
@@ -102,6 +107,52 @@ def test_two_and_two_epochs_equal_four_bit_for_bit(manifest: Manifest, tmp_path:
     assert (tmp_path / "other/weights.safetensors").read_bytes() != whole, "the seed decides something"
 
 
+def test_with_mixup_too(manifest: Manifest, tmp_path: Path, progress: Progress) -> None:
+    examples = truth(manifest)
+    learn(manifest, examples, tmp_path / "whole", progress, mixup=0.4)
+    with pytest.raises(KeyboardInterrupt):
+        learn(manifest, Interrupted(examples), tmp_path / "parts", progress, mixup=0.4)
+    learn(manifest, examples, tmp_path / "parts", progress, mixup=0.4)
+    learn(manifest, examples, tmp_path / "plain", progress)
+    whole, parts, plain = (
+        (tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "parts", "plain")
+    )
+    assert whole == parts
+    assert whole != plain
+
+
+def test_mixup_partners_are_numbers() -> None:
+    partners, share = mix(50, 0.4, (0, 3, 7))
+    again, same = mix(50, 0.4, (0, 3, 7))
+    assert sorted(partners) == list(range(50))
+    np.testing.assert_array_equal(partners, again)
+    np.testing.assert_array_equal(share, same)
+    assert share.dtype == np.float32
+    assert 0.5 <= share.min() <= share.max() <= 1
+    assert not np.array_equal(partners, mix(50, 0.4, (0, 3, 8))[0])
+    # folded beta(0.4, 0.4): mean of max(x, 1 - x) is 0.832 by numerical integration
+    assert mix(20_000, 0.4, (1,))[1].mean() == pytest.approx(0.832, abs=0.01)
+
+
+def test_a_mixed_batch_shows_and_asks_the_same_mixture(manifest: Manifest) -> None:
+    lesson = truth(manifest).lesson(truth(manifest).epoch(0)[:6])
+    rng = np.random.default_rng(0)
+    teacher = rng.dirichlet(np.ones(3), 6).astype(np.float32)
+    lesson = lesson._replace(teacher=teacher, truth_share=np.linspace(0, 1, 6, dtype=np.float32))
+    pixels = rng.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    partners, share = mix(6, 0.4, (0,))
+    mixed = _Batch.of(lesson, pixels, torch.device("cpu")).mixed(partners, share)
+    for n in range(6):
+        own, other = share[n], 1 - share[n]
+        expected = np.round(pixels[n] * own + pixels[partners[n]] * other)
+        assert np.abs(mixed.images[n].numpy().astype(np.float32) - expected).max() <= 1
+        answers = [
+            lesson.truth_share[i] * lesson.truth[i] + (1 - lesson.truth_share[i]) * teacher[i] for i in (n, partners[n])
+        ]
+        np.testing.assert_allclose(mixed.teacher[n].numpy(), own * answers[0] + other * answers[1], rtol=1e-5)
+    assert (mixed.truth_share == 0).all()
+
+
 def test_the_loss_falls_from_that_of_guessing(manifest: Manifest, tmp_path: Path, progress: Progress) -> None:
     learn(manifest, truth(manifest, epoch_size=96), tmp_path / "run", progress)
     losses = [line["loss"] for line in MetricsLog(tmp_path / "run.jsonl").read()]
@@ -110,45 +161,61 @@ def test_the_loss_falls_from_that_of_guessing(manifest: Manifest, tmp_path: Path
 
 
 def test_truth_repeats_images_under_fresh_views(manifest: Manifest) -> None:
-    drawn = truth(manifest, epoch_size=70).draw(0)
+    def shown(examples: Truth, epoch: int) -> list[tuple[str, object]]:
+        return [(record.id, view) for record, (view,) in examples.lesson(examples.epoch(epoch)).shown]
+
+    drawn = shown(truth(manifest, epoch_size=70), 0)
     assert len(drawn) == 70
     views: dict[str, set[object]] = {}
-    for d in drawn:
-        views.setdefault(d.record.id, set()).add(d.view)
+    for image, view in drawn:
+        views.setdefault(image, set()).add(view)
     assert len(views) == 30
     assert all(len(seen) >= 2 for seen in views.values())
-    first, again, later = (truth(manifest).draw(epoch) for epoch in (3, 3, 4))
-    assert [(d.record.id, d.view) for d in first] == [(d.record.id, d.view) for d in again]
-    assert [(d.record.id, d.view) for d in first] != [(d.record.id, d.view) for d in later]
+    assert shown(truth(manifest), 3) == shown(truth(manifest), 3)
+    assert shown(truth(manifest), 3) != shown(truth(manifest), 4)
 
 
 def test_label_smoothing_keeps_the_sum(manifest: Manifest) -> None:
-    d = truth(manifest, label_smoothing=0.3).draw(0)[0]
-    assert d.target.sum() == pytest.approx(1)
-    assert sorted(d.target) == pytest.approx([0.1, 0.1, 0.8])
+    lesson = truth(manifest, label_smoothing=0.3).fixed(1)
+    assert lesson.truth.sum() == pytest.approx(1)
+    assert sorted(lesson.truth[0]) == pytest.approx([0.1, 0.1, 0.8])
+    assert lesson.truth_share.tolist() == [1.0]
 
 
-def test_a_student_is_shown_exactly_the_views_that_were_labelled(finished: Workplace, manifest: Manifest) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_a_student_is_shown_exactly_the_views_that_were_labelled(
+    finished: Workplace, manifest: Manifest, temperature: float
+) -> None:
     store = LabelStore(finished.root / "runs/teacher/labels")
-    task = Classification(manifest.classes)
-    examples = PseudoLabelled(manifest.of("train"), store, task, truth_weight=0.5, label_smoothing=0.0, seed=0)
+    records = manifest.of("train")
+    weights = np.linspace(1, 2, len(records), dtype=np.float32)
+    examples = PseudoLabelled(
+        records,
+        store,
+        Classification(manifest.classes),
+        weights=weights,
+        temperature=temperature,
+        truth_weight=0.25,
+        label_smoothing=0.0,
+        seed=0,
+    )
     shown: dict[str, set[object]] = {}
     for epoch in range(store.views):
-        drawn = examples.draw(epoch)
-        assert sorted(d.record.id for d in drawn) == sorted(r.id for r in manifest.of("train"))
-        for d in drawn:
-            shown.setdefault(d.record.id, set()).add(d.view)
-            index = next(i for i in range(store.views) if store.view(d.record.id, i) == d.view)
-            answer = store.target(d.record.id, index)
-            if d.record.label is None:
-                np.testing.assert_array_equal(d.target, answer)
-            else:
-                place = manifest.classes.index(d.record.label)
-                expected = answer * 0.5
-                expected[place] += 0.5
-                np.testing.assert_allclose(d.target, expected, rtol=1e-6)
-    for image, views in shown.items():
-        assert views == {store.view(image, i) for i in range(store.views)}
+        lesson = examples.lesson(examples.epoch(epoch))
+        assert sorted(record.id for record, _ in lesson.shown) == sorted(r.id for r in records)
+        for row, (record, (view,)) in enumerate(lesson.shown):
+            shown.setdefault(record.id, set()).add(view)
+            place = store.position(record.id)
+            views, answers = store.read(np.full(store.views, place), np.arange(store.views))
+            powers = answers[views.index(view)] ** (1 / temperature)
+            np.testing.assert_allclose(lesson.teacher[row], powers / powers.sum(), rtol=1e-5, atol=1e-7)
+            assert lesson.weight[row] == weights[place]
+            assert lesson.truth_share[row] == (0.25 if record.label is not None else 0)
+            if record.label is not None:
+                assert lesson.truth[row].argmax() == manifest.classes.index(record.label)
+                assert lesson.truth[row].max() == 1
+    for image, seen in shown.items():
+        assert seen == set(store.read(np.full(store.views, store.position(image)), np.arange(store.views))[0])
 
 
 def test_stored_answers_are_those_of_the_teacher(finished: Workplace, manifest: Manifest) -> None:
@@ -164,15 +231,9 @@ def test_stored_answers_are_those_of_the_teacher(finished: Workplace, manifest: 
     store, cache = LabelStore(finished.root / "runs/teacher/labels"), ImageCache(100)
     for record in manifest.of("train")[::40]:
         for index in range(store.views):
-            pixels = render(cache.get(record), store.view(record.id, index), 32)[None]
-            answer = softmax(teacher.predict(pixels))[0]
-            np.testing.assert_allclose(store.target(record.id, index), answer, atol=2e-3)
-
-
-def test_soft_cross_entropy_by_hand() -> None:
-    logits = torch.tensor([[0.0, 0.0], [np.log(3.0), 0.0]])
-    targets = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
-    assert float(soft_cross_entropy(logits, targets)) == pytest.approx((np.log(2) + np.log(4 / 3)) / 2, rel=1e-6)
+            (view,), stored = store.read(np.array([store.position(record.id)]), np.array([index]))
+            answer = softmax(teacher.predict(render(cache.get(record), view, 32)[None]))
+            np.testing.assert_allclose(stored, answer, atol=2e-3)
 
 
 def test_the_probe_finds_what_the_features_hold(manifest: Manifest) -> None:
@@ -180,8 +241,7 @@ def test_the_probe_finds_what_the_features_hold(manifest: Manifest) -> None:
     task, cache = Classification(manifest.classes), ImageCache(100)
     student = network(manifest.classes, drop_rate=0.0)
     before = {k: v.clone() for k, v in student.state_dict().items() if "classifier" not in k}
-    examples = [(d.record, d.view, d.target) for d in truth(manifest).fixed(1000)]
-    fit_probe(student, examples, manifest.of("validation"), task, cache=cache, resize="center_crop")
+    fit_probe(student, truth(manifest).fixed(1000), manifest.of("validation"), task, cache=cache, resize="center_crop")
     score, _ = evaluate(TorchPredictor(student), task, manifest.of("test"), cache, "center_crop")
     assert score.accuracy.value > 0.8
     after = student.state_dict()
@@ -198,6 +258,9 @@ def test_any_predictor_can_be_scored(manifest: Manifest) -> None:
         def predict(self, images):
             mean = images.reshape(len(images), -1, 3).mean(axis=1, dtype=np.float32)
             return mean[:, [1, 0, 2]]  # green, red, violet by the strongest channel
+
+        def digest(self):
+            return "reddest"
 
     records: list[ImageRecord] = manifest.of("test")
     score, answers = evaluate(Reddest(), Classification(manifest.classes), records, ImageCache(100), "squash")

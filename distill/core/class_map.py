@@ -9,7 +9,8 @@ from typing import final
 import numpy as np
 
 from distill.core.errors import TeacherError
-from distill.core.types import FloatArray, Images, Predictor, softmax
+from distill.core.files import digest_of
+from distill.core.types import Batches, FloatArray, Images, Predictor, softmax
 
 __all__ = ["ClassMap", "MappedTeacher"]
 
@@ -60,6 +61,11 @@ class ClassMap:
             self._matrix[self._matrix.sum(axis=1) == 0, data.index(unmapped)] = 1.0
         self._used = self._matrix.any(axis=1)
 
+    def as_lists(self) -> list[list[float]]:
+        """One row a teacher class, one column a class of the data."""
+        rows: list[list[float]] = self._matrix.tolist()
+        return rows
+
     def __call__(self, logits: FloatArray) -> FloatArray:
         """Probabilities of the data's classes: float32 [N, C_teacher] logits to float32 [N, C_data], rows sum to 1."""
         # Softmax over the used classes alone is the same as scaling the rest to one, and cannot divide by zero.
@@ -85,6 +91,16 @@ class MappedTeacher(Predictor):
 
     def predict(self, images: Images) -> FloatArray:
         return np.log(np.maximum(self._map(self._teacher.predict(images)), 1e-12))
+
+    def predict_all(self, batches: Batches) -> FloatArray:
+        return np.log(np.maximum(self._map(self._teacher.predict_all(batches)), 1e-12))
+
+    @property
+    def passes(self) -> int:
+        return self._teacher.passes
+
+    def digest(self) -> str:
+        return digest_of({"teacher": self._teacher.digest(), "classes": self._class_names, "map": self._map.as_lists()})
 
     def close(self) -> None:
         self._teacher.close()

@@ -1,0 +1,189 @@
+"""What an epoch of training shows and what should be answered: truth under fresh views, or stored answers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.core.types import FloatArray, ImageRecord
+from distill.data.views import View, ViewPlan, fixed_view
+from distill.labels.store import LabelStore
+from distill.labels.trust import at_temperature
+from distill.tasks.classification import Classification
+
+__all__ = ["Examples", "Lesson", "PseudoLabelled", "Truth", "mix"]
+
+Places = npt.NDArray[np.int64]
+"""int64 [N, 2]: place of the image and number of the view."""
+
+
+class Lesson(NamedTuple):
+    """A batch: what is shown and what should be answered.
+
+    Args:
+        shown: N images, one view each.
+        teacher: float32 [N, C], the teacher's answers; rows sum to one.
+        truth: float32 [N, C], what a person said; rows without truth repeat the teacher's answer.
+        truth_share: float32 [N] in 0..1, share of the truth in the loss.
+        weight: float32 [N], how much an image counts.
+    """
+
+    shown: list[tuple[ImageRecord, tuple[View]]]
+    teacher: FloatArray
+    truth: FloatArray
+    truth_share: FloatArray
+    weight: FloatArray
+
+
+class Examples(ABC):
+    """What an epoch shows, as a function of its number alone: a resumed run sees what an undisturbed one sees."""
+
+    @abstractmethod
+    def epoch(self, number: int) -> Places:
+        """Images and views in the order of training."""
+
+    @abstractmethod
+    def lesson(self, places: Places) -> Lesson:
+        """What these places show and should answer."""
+
+    @abstractmethod
+    def fixed(self, limit: int) -> Lesson:
+        """The fixed view of at most `limit` images, for the linear probe."""
+
+
+@final
+class Truth(Examples):
+    """Labelled images under fresh random views: the fitted teacher and the control learn from these.
+
+    Args:
+        records: labelled images.
+        task: knows the classes.
+        plan: draws the views.
+        epoch_size: images an epoch; more than there are images repeats them under other views, so that the control
+            takes as many steps as the student.
+        label_smoothing: share of the target that is spread evenly (Szegedy et al. 2016, arXiv 1512.00567).
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        task: Classification,
+        plan: ViewPlan,
+        *,
+        epoch_size: int,
+        label_smoothing: float,
+    ) -> None:
+        self._records, self._plan, self._epoch_size = records, plan, epoch_size
+        self._targets = _smooth(len(task.class_names), label_smoothing)[task.truth([r.label for r in records])]
+
+    def epoch(self, number: int) -> Places:
+        passes = math.ceil(self._epoch_size / len(self._records))
+        parts = []
+        for each in range(passes):
+            order = _order(len(self._records), self._plan.seed, number, each)
+            parts.append(np.stack([order, np.full(len(order), 2 + number * passes + each)], axis=1))
+        return np.concatenate(parts)[: self._epoch_size]
+
+    def lesson(self, places: Places) -> Lesson:
+        shown = [(r := self._records[p], (self._plan.random(r.id, v, r.width, r.height),)) for p, v in places.tolist()]
+        return self._true(shown, places[:, 0])
+
+    def fixed(self, limit: int) -> Lesson:
+        shown = [(r, (fixed_view(r.width, r.height, self._plan.resize),)) for r in self._records[:limit]]
+        return self._true(shown, np.arange(len(shown)))
+
+    def _true(self, shown: list[tuple[ImageRecord, tuple[View]]], places: npt.NDArray[np.int64]) -> Lesson:
+        targets, ones = self._targets[places], np.ones(len(places), np.float32)
+        return Lesson(shown, targets, targets, ones, ones)
+
+
+@final
+class PseudoLabelled(Examples):
+    """Images under exactly the views that the teacher answered, each once an epoch, one stored view after another.
+
+    Args:
+        records: images of the store that are to be learnt from.
+        store: the teacher's answers.
+        task: knows the classes.
+        weights: float32 [N], how much each record counts.
+        temperature: of the teacher's calibration: stored answers p become p^(1/T), scaled to one.
+        truth_weight: share of the truth in the loss of an image that has one.
+        label_smoothing: share of that truth that is spread evenly.
+        seed: of the order.
+        views: how many of each image's stored views are shown; all if left out.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        store: LabelStore,
+        task: Classification,
+        *,
+        weights: FloatArray,
+        temperature: float,
+        truth_weight: float,
+        label_smoothing: float,
+        seed: int,
+        views: int | None = None,
+    ) -> None:
+        self._records, self._store, self._weights = records, store, weights
+        self._views = store.views if views is None else views
+        self._temperature, self._truth_weight, self._seed = temperature, truth_weight, seed
+        self._positions = np.array([store.position(r.id) for r in records], dtype=np.int64)
+        self._first = np.array([int(r.id[:4], 16) for r in records], dtype=np.int64)  # images take turns out of step
+        self._smoothed = _smooth(len(task.class_names), label_smoothing)
+        places = {name: place for place, name in enumerate(task.class_names)}
+        self._truth = np.array([-1 if r.label is None else places[r.label] for r in records], dtype=np.int64)
+
+    def epoch(self, number: int) -> Places:
+        order = _order(len(self._records), self._seed, number, 0)
+        return np.stack([order, (number + self._first[order]) % self._views], axis=1)
+
+    def lesson(self, places: Places) -> Lesson:
+        rows = places[:, 0]
+        views, teacher = self._store.read(self._positions[rows], places[:, 1])
+        if self._temperature != 1.0:
+            teacher = at_temperature(teacher, self._temperature)
+        known = self._truth[rows] >= 0
+        truth = np.where(known[:, None], self._smoothed[self._truth[rows]], teacher).astype(np.float32)
+        share = np.where(known, self._truth_weight, 0.0).astype(np.float32)
+        shown = [(self._records[row], (view,)) for row, view in zip(rows.tolist(), views, strict=True)]
+        return Lesson(shown, teacher, truth, share, self._weights[rows])
+
+    def fixed(self, limit: int) -> Lesson:
+        count = min(limit, len(self._records))
+        return self.lesson(np.stack([np.arange(count), np.zeros(count, np.int64)], axis=1))
+
+
+def mix(count: int, alpha: float, seed: Sequence[int]) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Mixup (Zhang et al. 2018, arXiv 1710.09412) of a batch as numbers: partners and how much of itself each keeps.
+
+    Args:
+        count: images in the batch.
+        alpha: both parameters of the beta distribution; above 0.
+        seed: of the draw, such as (run, epoch, batch).
+
+    Returns:
+        int64 [N] places in the batch, and float32 [N] in 0.5..1: the larger share is the image's own, so that its
+        weight stays its own.
+    """
+    rng = np.random.default_rng([*seed, 11])
+    share = rng.beta(alpha, alpha, count)
+    partners: npt.NDArray[np.int64] = rng.permutation(count)
+    return partners, np.maximum(share, 1 - share).astype(np.float32)
+
+
+def _smooth(classes: int, amount: float) -> FloatArray:
+    """Row c is the target of class c, float32 [C, C]."""
+    targets: FloatArray = ((1 - amount) * np.eye(classes) + amount / classes).astype(np.float32)
+    return targets
+
+
+def _order(count: int, seed: int, epoch: int, number: int) -> npt.NDArray[np.int64]:
+    order: npt.NDArray[np.int64] = np.random.default_rng([seed, epoch, number, 7]).permutation(count)
+    return order

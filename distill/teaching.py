@@ -1,0 +1,157 @@
+"""The teacher as the config describes it: built, fitted on the labelled images where asked, mapped, tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from distill.config import RunConfig
+from distill.core import plugins
+from distill.core.class_map import MappedTeacher
+from distill.core.ensemble import Ensemble
+from distill.core.errors import UserError
+from distill.core.files import read_json, write_json
+from distill.core.settings import TeacherSettings
+from distill.core.types import ImageRecord, Predictor
+from distill.data.batches import ImageCache, iterate
+from distill.data.views import fixed_view
+
+if TYPE_CHECKING:
+    from distill.torch_predictor import Network, Precision
+
+__all__ = ["as_labeller", "build_teacher", "choose_precision", "load_fitted", "mapped", "networks", "of_each"]
+
+T = TypeVar("T")
+
+_PRECISION = "precision.json"
+_PROBED = 16  # images that precisions are timed on
+_FASTER = 1.25  # a smaller gain lies within the noise of shared machines and is not worth the rounding
+
+
+def build_teacher(config: RunConfig, class_names: Sequence[str]) -> Predictor:
+    """The teacher before it is fitted; where its weights are random, they are those of the run's seed."""
+    import torch
+
+    torch.manual_seed(config.seed)
+    teacher: Predictor = plugins.build(config.teacher, class_names)
+    return teacher
+
+
+def networks(teacher: Predictor, settings: TeacherSettings) -> Iterator[tuple[str, Network, TeacherSettings]]:
+    """Each network that is to be fitted, with the name of its sub-folder and its settings.
+
+    Who asks lets go of a network before the next: an ensemble that holds one member at a time builds that one then.
+
+    Raises:
+        UserError: a teacher that is to be fitted is no torch module.
+    """
+    if isinstance(teacher, Ensemble):
+        for number, member in enumerate(teacher.members):
+            if member.settings.fit is not None:
+                with teacher.turn(number) as part:
+                    yield _member(number), _network_of(part), member.settings
+                del part
+    elif settings.fit is not None:
+        yield "", _network_of(teacher), settings
+
+
+def load_fitted(teacher: Predictor, settings: TeacherSettings, folder: Path) -> None:
+    """Give the networks the weights that the stage `teacher` left in its folder."""
+    from distill.checkpoint import load_weights
+
+    def load(part: Predictor, name: str) -> None:
+        load_weights(_network_of(part).backbone, folder / name / "weights.safetensors")
+
+    if isinstance(teacher, Ensemble):
+        fitted = {n for n, member in enumerate(teacher.members) if member.settings.fit is not None}
+        teacher.when_built(lambda n, part: load(part, _member(n)) if n in fitted else None)
+    elif settings.fit is not None:
+        load(teacher, "")
+
+
+def mapped(teacher: Predictor, class_names: Sequence[str], settings: TeacherSettings) -> Predictor:
+    """The teacher in the classes of the data; an ensemble sees to that by itself, member by member."""
+    if teacher.class_names == tuple(class_names) and not settings.class_map:
+        return teacher
+    return MappedTeacher(teacher, class_names, settings.class_map, settings.unmapped)
+
+
+def as_labeller(teacher: Predictor, class_names: Sequence[str], settings: TeacherSettings) -> Predictor:
+    """The teacher as it answers for the store and is scored: in the classes of the data, with its augmentation."""
+    from distill.labels.mirrored import Mirrored
+
+    answers = mapped(teacher, class_names, settings)
+    return Mirrored(answers) if settings.test_time_augmentation == "mirror" else answers
+
+
+def choose_precision(
+    teacher: Predictor, settings: TeacherSettings, records: Sequence[ImageRecord], cache: ImageCache, folder: Path
+) -> str:
+    """Let torch networks, also of an ensemble, answer in the precision that is set or measured to be faster here.
+
+    The choice is kept in the folder of the labels: a labelling that goes on after an interruption must not choose anew.
+
+    Returns:
+        The precision and why, for people.
+    """
+    from distill.torch_predictor import TorchPredictor
+
+    def choose(part: Predictor) -> dict[str, str]:
+        if not isinstance(part, TorchPredictor):
+            return {"precision": "the teacher's own", "reason": "no torch module"}
+        if settings.precision != "auto":
+            return {"precision": settings.precision, "reason": "set"}
+        from distill.torch_timing import faster_precision
+
+        shown = [(r, (fixed_view(r.width, r.height, "squash"),)) for r in records[:_PROBED]]
+        images = next(iter(iterate(cache, [shown], part.image_size, workers=2)))
+        precision, speedup = faster_precision(part, images, _FASTER)
+        return {"precision": precision, "reason": f"bfloat16 measured {speedup:.2f} times as fast"}
+
+    chosen: list[dict[str, str]]
+    if settings.precision == "auto" and (folder / _PRECISION).exists():
+        chosen = read_json(folder / _PRECISION)
+    else:
+        chosen = of_each(teacher, choose)
+        if settings.precision == "auto":
+            write_json(folder / _PRECISION, chosen)
+
+    def apply(number: int, part: Predictor) -> None:
+        if isinstance(part, TorchPredictor):
+            part.precision = _as_precision(chosen[number]["precision"])
+
+    if isinstance(teacher, Ensemble):
+        teacher.when_built(apply)
+    else:
+        apply(0, teacher)
+    return "; ".join(f"{choice['precision']} ({choice['reason']})" for choice in chosen)
+
+
+def of_each(teacher: Predictor, ask: Callable[[Predictor], T]) -> list[T]:
+    """Ask each member of an ensemble in its turn, or the one teacher there is."""
+    if not isinstance(teacher, Ensemble):
+        return [ask(teacher)]
+    found = []
+    for number in range(len(teacher.members)):
+        with teacher.turn(number) as part:
+            found.append(ask(part))
+        del part
+    return found
+
+
+def _as_precision(name: str) -> Precision:
+    return "bfloat16" if name == "bfloat16" else "float32"
+
+
+def _member(number: int) -> str:
+    return f"member-{number}"
+
+
+def _network_of(teacher: Predictor) -> Network:
+    from distill.torch_predictor import TorchPredictor
+
+    if not isinstance(teacher, TorchPredictor):
+        raise UserError("teacher.fit: only torch models can be fitted")
+    network: Network = teacher.network
+    return network
