@@ -25,7 +25,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from distill.config import RunConfig, TrustSettings, load_config
+from distill.config import RunConfig, TrustSettings
+from distill.config_file import load_config
 from distill.core import plugins
 from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress

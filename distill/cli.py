@@ -71,7 +71,7 @@ def run(
         from rich.console import Console
 
         from distill import pipeline
-        from distill.config import load_config, recipe_path
+        from distill.config_file import load_config, recipe_path
 
         settings = load_config(recipe_path(config), changes or [])
         console = Console()
@@ -94,7 +94,7 @@ def check(config: _Config, changes: _Set = None) -> None:
     def work() -> None:
         from rich.console import Console
 
-        from distill.config import load_config, recipe_path
+        from distill.config_file import load_config, recipe_path
 
         console = Console()
         _print_plan(load_config(recipe_path(config), changes or []), console)
@@ -177,7 +177,7 @@ def labels_verify(
     def work() -> None:
         from rich.console import Console
 
-        from distill.config import load_config
+        from distill.config_file import load_config
         from distill.core.progress import Progress
         from distill.labels.stat import open_labels
         from distill.labels.verify import verify

@@ -6,7 +6,7 @@ from typing import cast
 
 from rich.table import Table
 
-from distill.config import recipes
+from distill.config_file import recipes
 from distill.core import plugins
 
 __all__ = ["listing"]

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from distill import stages
-from distill.config import RunConfig, save_config
+from distill.config import RunConfig
+from distill.config_file import save_config
 from distill.core import plugins
 from distill.core.environment import describe_environment
 from distill.core.errors import GateFailed, RunFolderError

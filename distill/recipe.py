@@ -1,7 +1,7 @@
 """How a student is taught, by name: settings that stand where a config says nothing.
 
-`auto` is the default and was chosen by evidence: docs/recipes.md has the table of what was tried. The others are there to
-be compared with it. A key that the config writes itself wins over its recipe.
+`auto` is the default and was chosen by evidence: docs/recipes.md has the table of what was tried. The others are there
+to be compared with it. A key that the config writes itself wins over its recipe.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ def fill_in(values: dict[str, Any]) -> None:
     settings: Mapping[str, Mapping[str, Any]] = RECIPES.get(name, {}) if isinstance(name, str) else {}  # type: ignore[call-overload]
     for section, preset in settings.items():
         given = values.setdefault(section, {})
-        if given is None:
-            given = values[section] = {}
         if isinstance(given, dict):
             for key, value in preset.items():
                 given.setdefault(key, value)

@@ -57,7 +57,7 @@ def test_ls(what: str, expected: list[str]) -> None:
 
 
 def test_every_recipe_of_the_package_is_valid(tmp_path) -> None:
-    from distill.config import load_config, recipes
+    from distill.config_file import load_config, recipes
 
     manifest = tmp_path / "index.csv"
     manifest.write_text("path,label,split\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from distill.config import load_config
+from distill.config_file import load_config
 from distill.core.run import Run
 from distill.data import sources
 from distill.estimate import Estimate, estimate

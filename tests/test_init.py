@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import load_config
+from distill.config_file import load_config
 from distill.core.errors import ConfigError, DataError, UserError
 from distill.init import write_config
 from tests.conftest import SaveImage

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.config import load_config, recipes
+from distill.config_file import load_config, recipes
 from distill.core import plugins
 from distill.core.progress import Progress
 from distill.data import sources

@@ -74,7 +74,7 @@ def correct_bias(student: Network, calibration: Sequence[Images]) -> Network:
 
 
 def _layers(network: Network, image: torch.Tensor) -> list[_Layer]:
-    """Layers with weights in the order in which they run; a batch norm belongs to the layer whose output it is given."""
+    """Layers with weights in the order in which they run; a batch norm belongs to the layer whose output it gets."""
     order: list[nn.Conv2d | nn.Linear] = []
     norms: dict[nn.Module, nn.BatchNorm2d] = {}
     made_by: dict[int, nn.Module] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import load_config
+from distill.config_file import load_config
 from distill.core.errors import ConfigError
 
 SMALL = """\

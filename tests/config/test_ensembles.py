@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import RunConfig, load_config, recipes, save_config
+from distill.config import RunConfig
+from distill.config_file import load_config, recipes, save_config
 from distill.core import plugins
 from tests.config.conftest import SMALL
 

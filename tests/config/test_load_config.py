@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import load_config, recipe_path, recipes
+from distill.config_file import load_config, recipe_path, recipes
 from distill.core.errors import UserError
 from tests.config.conftest import SMALL
 

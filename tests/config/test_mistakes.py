@@ -58,7 +58,7 @@ VALUES = [
     ),
     (
         "trian: {epochs: 3}",
-        "trian: unknown key (did you mean 'train'?); known: task, data, teacher, student, labels, trust, train,"
+        "trian: unknown key (did you mean 'train'?); known: task, data, teacher, student, recipe, labels, trust, train,"
         " export, benchmark, gates, seed, output",
     ),
     (

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import RunConfig, load_config
+from distill.config import RunConfig
+from distill.config_file import load_config
 from tests.config.conftest import SMALL
 
 Mistakes = Callable[..., list[str]]

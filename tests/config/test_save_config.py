@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill.config import load_config, save_config
+from distill.config_file import load_config, save_config
 from tests.config.conftest import SMALL
 from tests.config.test_load_config import DESIGN
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import load_config, save_config
+from distill.config_file import load_config, save_config
 from distill.core import plugins
 from tests.config.conftest import SMALL
 

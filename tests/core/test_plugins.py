@@ -45,7 +45,7 @@ def test_listing_imports_neither_torch_nor_any_plugin() -> None:
 def test_reading_a_config_imports_no_torch() -> None:
     program = (
         "import sys\n"
-        "from distill.config import recipes, load_config\n"
+        "from distill.config_file import recipes, load_config\n"
         "load_config(recipes()['quickstart'])\n"
         "print('torch' in sys.modules)\n"
     )

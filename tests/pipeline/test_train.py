@@ -221,7 +221,7 @@ def test_a_student_is_shown_exactly_the_views_that_were_labelled(
 def test_stored_answers_are_those_of_the_teacher(finished: Workplace, manifest: Manifest) -> None:
     """Ask the fitted teacher again about stored views, one image at a time; only fp16 is between."""
     from distill.checkpoint import load_weights
-    from distill.config import load_config
+    from distill.config_file import load_config
     from distill.core import plugins
     from distill.data.views import render
 

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from distill.checkpoint import save_weights
-from distill.config import load_config
+from distill.config_file import load_config
 from distill.core import plugins
 from distill.core.ensemble import Ensemble
 from distill.core.errors import CheckpointError, DistillError, TeacherError, UserError
