@@ -242,10 +242,11 @@ def doctor(
 
     def work() -> None:
         from distill import doctor
+        from distill.evidence import gather
         from distill.labels.stat import settings_of
 
         folder = _open_run(run)
-        diagnosis = doctor.diagnose(doctor.gather(folder, settings_of(folder)))
+        diagnosis = doctor.diagnose(gather(folder, settings_of(folder)))
         _show(diagnosis, doctor.describe(diagnosis), as_json=as_json)
 
     _end(work)

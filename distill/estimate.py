@@ -23,7 +23,7 @@ from distill.core.types import Predictor
 from distill.data.decode import DecodeError, decode
 from distill.data.sources import Candidate
 from distill.data.views import ViewPlan, fixed_view, render
-from distill.teaching import as_labeller, build_teacher, networks
+from distill.teaching import as_labeller, build_teacher, networks, of_each
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
@@ -85,7 +85,8 @@ def estimate(config: RunConfig, candidates: Sequence[Candidate]) -> dict[str, Es
     }
     teacher = build_teacher(config, class_names)
     labeller = as_labeller(teacher, class_names, config.teacher)
-    answer_s = _seconds(lambda: labeller.predict(_noise(labeller))) / _BATCH
+    # Member by member: one that is built for its turn answers a whole shard of the store then, not one batch.
+    answer_s = sum(of_each(teacher, _answer_seconds)) * labeller.passes / teacher.passes
     scored = (counts.validation + counts.test) * (answer_s + read_s / _CORES)
     fitting, disk, notes = 0.0, 0, [f"{1 / answer_s:.0f} views/s"]
     for _, network, part in networks(teacher, config.teacher):
@@ -94,6 +95,7 @@ def estimate(config: RunConfig, candidates: Sequence[Candidate]) -> dict[str, Es
         fitting += part.fit.epochs * (counts.labelled * step_s + counts.validation * answer_s)
         disk += _checkpoints(network)
         notes.append(f"{1 / step_s:.0f} images/s in training")
+        del network  # an ensemble may hold one at a time
     found["teacher"] = Estimate(fitting + scored, disk, peak_bytes(), ", ".join(notes))
     views = counts.train * config.labels.views
     asking = views * max(answer_s, (cut_s + read_s / config.labels.views) / _CORES)
@@ -124,7 +126,7 @@ def _students(config: RunConfig, counts: _Counts, class_names: Sequence[str], cu
 
     network: Network = plugins.build(config.student, class_names)
     predictor = TorchPredictor(network)
-    answer_s = _seconds(lambda: predictor.predict(_noise(predictor))) / _BATCH
+    answer_s = _answer_seconds(predictor)
     step_s = max(_step_seconds(network, config.train), cut_s / _CORES)
     epoch = counts.train * step_s + counts.validation * answer_s
     seconds, disk = config.train.epochs * epoch + counts.test * answer_s, _checkpoints(network)
@@ -170,9 +172,11 @@ def _reading(config: RunConfig, candidates: Sequence[Candidate]) -> tuple[float,
     return float(np.mean(read)), float(np.mean(cut)), float(np.mean(sizes))
 
 
-def _noise(predictor: Predictor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _answer_seconds(predictor: Predictor) -> float:
+    """Of one answer."""
     size = predictor.image_size
-    return np.random.default_rng(0).integers(0, 256, (_BATCH, size, size, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (_BATCH, size, size, 3), dtype=np.uint8)
+    return _seconds(lambda: predictor.predict(noise)) / _BATCH
 
 
 def _seconds(work: Callable[[], object]) -> float:

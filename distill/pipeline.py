@@ -45,7 +45,7 @@ _VERSIONS: dict[StageName, int] = {
     "labels": 2,
     "student": 2,
     "baseline": 2,
-    "export": 2,
+    "export": 3,
     "benchmark": 1,
     "report": 1,
 }

@@ -30,7 +30,7 @@ from distill.core.settings import FitSettings, Settings, TeacherSettings, TrainS
 from distill.core.types import ImageRecord, Predictor, softmax
 from distill.data import sources
 from distill.data.batches import ImageCache
-from distill.data.manifest import Manifest, scan
+from distill.data.manifest import Manifest, check, scan
 from distill.data.views import ViewPlan
 from distill.labels.leaks import find_leaks
 from distill.tasks.classification import Classification, Score
@@ -83,11 +83,12 @@ class Work:
 
 
 def data(work: Work, candidates: Sequence[sources.Candidate], known: Manifest | None) -> dict[str, Any]:
-    """Read every image once; say which split it is in or why it was left out."""
+    """Read every image; say which split it is in or why it was left out."""
     manifest = scan(candidates, work.config.data, known, work.progress)
     held_out = manifest.of("validation") + manifest.of("test")
     leaks = find_leaks(manifest.of("train"), held_out, work.cache(), work.progress)
     manifest = manifest.without({leak.image: f"shows what a {leak.split} image shows: {leak.of}" for leak in leaks})
+    check(manifest)  # all of a pool may be copies
     manifest.save(work.run.folder("data") / MANIFEST)
     return {**manifest.counts(), "digest": manifest.digest(), "truth_digest": manifest.digest(truth_only=True)}
 

@@ -105,7 +105,7 @@ class Document:
             return
         try:
             value = _from_command_line(yaml.load(raw, Loader=YamlLoader))  # noqa: S506 - YamlLoader is a SafeLoader
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # such as 0x_, or an anchor that holds itself
             value = FromCommandLine(raw)
         words = dotted.split(".")
         keys: list[str | int] = []

@@ -35,7 +35,7 @@ from export.isolated import FilePredictor
 __all__ = ["Exporter", "artifact_name", "file_name", "open_artifact"]
 
 FILES = "files.json"
-_VERSION = 2  # raised when the same student would give another file
+_VERSION = 3  # raised when the same student would give another file
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Exporter:
             if precision == "int8":
                 from export.quantize.bias_correction import correct_bias
 
-                student = correct_bias(student, images)
+                student = correct_bias(student, images, classifier=maker.rounds_classifier(student))
             maker.write(student, precision, images, temporary)  # type: ignore[arg-type]
         try:
             proof = self._prove(name, path, format_name, inputs)

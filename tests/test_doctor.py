@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import yaml
 
 from distill import doctor
+from distill.core.errors import RunFolderError
 from distill.core.run import Run
-from distill.doctor import Evidence, Finding, diagnose
+from distill.doctor import Finding, diagnose
 from distill.evaluate import Answers
+from distill.evidence import Evidence, gather
 from distill.labels.stat import settings_of
 from distill.tasks.classification import Interval
 from tests.workplace import Workplace
@@ -202,7 +205,7 @@ def test_a_run_that_went_wrong(finished: Workplace, tmp_path: Path) -> None:
     settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["data"]["resize"] = "squash"
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
-    diagnosis = diagnose(doctor.gather(Run(run), settings_of(Run(run))))
+    diagnosis = diagnose(gather(Run(run), settings_of(Run(run))))
     assert diagnosis["verdict"].startswith("the student is worse than the control")
     told = {cause["cause"]: cause["evidence"] for cause in diagnosis["causes"] if cause["shows"]}
     assert "green is called red is called green" in told["class map wrong"]
@@ -215,6 +218,16 @@ def test_an_unfinished_run_is_no_diagnosis(finished: Workplace, tmp_path: Path) 
     (run / "student/stage.json").unlink()
     told = finished.run("doctor", str(run), expect=2)
     assert "the stage student is not finished; `distill run` goes on with it" in told
+
+
+def test_stages_of_different_images_are_no_diagnosis(finished: Workplace, tmp_path: Path) -> None:
+    """As `distill run --until labels` leaves them after photos were added."""
+    run = tmp_path / "run"
+    shutil.copytree(finished.root / "runs/teacher", run, ignore=shutil.ignore_patterns("export", "tensorboard"))
+    path = run / "student/choice.parquet"
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).slice(1), path)
+    with pytest.raises(RunFolderError, match="its stages were done with different images; `distill run` brings them"):
+        gather(Run(run), settings_of(Run(run)))
 
 
 def test_no_torch(finished: Workplace, tmp_path: Path) -> None:

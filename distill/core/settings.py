@@ -51,7 +51,9 @@ InputPath = Annotated[Path, BeforeValidator(_resolve)]
 class Settings(BaseModel):
     """Closed: an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class TrainSettings(Settings):

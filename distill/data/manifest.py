@@ -18,7 +18,7 @@ from distill.data.decode import DecodeError, decode
 from distill.data.sources import Candidate
 from distill.data.views import LARGEST_SIDE
 
-__all__ = ["Entry", "Manifest", "scan"]
+__all__ = ["Entry", "Manifest", "check", "scan"]
 
 # Of two copies of one image the more precious use wins: a test image must never be trained on.
 _PRIORITY = {"test": 0, "validation": 1, "labeled": 2, "unlabeled": 3}
@@ -196,7 +196,7 @@ def scan(
             task.advance(1)
     entries = _assign(_drop_copies(entries), settings)
     manifest = Manifest(sorted(entries, key=lambda e: e.candidate.path), _classes(entries, settings))
-    _check(manifest)
+    check(manifest)
     return manifest
 
 
@@ -263,7 +263,12 @@ def _classes(entries: Sequence[Entry], settings: DataSettings) -> list[str]:
     return sorted(map(str, learnable))
 
 
-def _check(manifest: Manifest) -> None:
+def check(manifest: Manifest) -> None:
+    """Make sure that there is something to learn, to learn from and to choose by.
+
+    Raises:
+        DataError: too few classes, or a split without images.
+    """
     used = len(manifest.records)
     if not used:
         reasons = "; ".join(f"{n} {reason}" for reason, n in manifest.counts()["left_out_by_reason"].items())

@@ -101,7 +101,7 @@ def choose(
         truth: int64 [M].
 
     Raises:
-        TeacherError: the wanted precision is not reached at any confidence.
+        TeacherError: the wanted precision is not reached at any confidence, or no image of the store is sure enough.
     """
     calibration = fit_temperature(validation, truth) if settings.calibrate else None
     answers, known = store.targets(0), validation
@@ -114,6 +114,12 @@ def choose(
     classes = np.where(unlabelled, answers.argmax(axis=1), labels)
     thresholds = _thresholds(settings, answers[unlabelled], known, truth, len(class_names))
     low = unlabelled & (confidence < thresholds[classes])
+    if low.all():
+        raise TeacherError(
+            f"trust.keep: none of {len(low)} images is left to learn from: the teacher's largest confidence is"
+            f" {confidence.max():.3f}, the least that {settings.keep!r} asks for {thresholds.min():.3f}. `distill"
+            " labels stat` shows what can be had at which confidence"
+        )
     reasons = [
         f"confidence {confidence[i]:.3f} below {thresholds[classes[i]]:.3f}" if low[i] else "" for i in range(len(low))
     ]

@@ -94,6 +94,8 @@ def draw(
         classes: an image's truth is written below it where its label is one of these.
         columns: views in a row, at most.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, expected the name of a file")
     columns = min(columns, len(shown))
     width, height = _SIDE + _GAP, _SIDE + _LINE * _LINES + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, -(-len(shown) // columns) * height + _GAP), _PAPER)

@@ -235,13 +235,17 @@ class LabelStore:
         try:
             with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
                 batch = reader.get_batch(0)
+                batch.validate()  # of damaged lengths Arrow would abort the process
+                names = batch.schema.names
         except FileNotFoundError as error:
             raise StoreError(f"{path} is missing: {self._again}") from error
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise StoreError(f"{path} is damaged ({error}): {self._again}") from error
         facts = batch.schema.metadata or {}
         if facts.get(b"fingerprint") != self._fingerprint.encode() or facts.get(b"format") != _FORMAT.encode():
             raise StoreError(f"{path} belongs to another labelling: {self._again}")
+        if set(names) != {"image", *_Columns._fields}:
+            raise StoreError(f"{path} is damaged (it has the columns {', '.join(names)}): {self._again}")
         return batch
 
     def _shard(self, number: int) -> _Columns:

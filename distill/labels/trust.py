@@ -246,4 +246,5 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     square = _NORMAL_95**2
     middle = (share + square / (2 * count)) / (1 + square / count)
     half = _NORMAL_95 / (1 + square / count) * np.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    return min(share, float(middle - half)), max(share, float(middle + half))  # equal at 0 and 1, but for rounding
+    low, high = float(middle - half), float(middle + half)
+    return max(0.0, min(share, low)), min(1.0, max(share, high))  # at 0 and 1 they are equal, but for rounding

@@ -41,6 +41,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
     files = read_json(run.folder("export") / "files.json")
     timed = read_json(run.folder("benchmark") / "benchmark.json")
     pictures: dict[str, bytes] = {}
+    trained = _trainings(summaries)
     main = next((f for f in files if f["name"] == "tflite-int8" and f["status"] == "ok"), None)
     best = main["name"] if main else "student"
     student = Answers.load(run.folder("student") / "predictions" / f"{split}.parquet")
@@ -68,7 +69,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
             **{key: summaries["teacher"]["scores"]["validation"][key] for key in ("accuracy", "balanced_accuracy")},
             "chance": 1 / len(manifest.classes),
         },
-        "curves": MetricsLog(run.root / "metrics.jsonl").read(),
+        "curves": [line for line in MetricsLog(run.root / "metrics.jsonl").read() if line["stage"] in trained],
         "confusion": {"name": best, "counts": task.score(shown.logits, shown.truth).confusion},
         "fed": _fed(run, pictures),
         "mistakes": list(_mistakes(manifest, config, shown, pictures)),
@@ -87,6 +88,15 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
     write_json(run.root / "report.json", document)
     write_text(run.root / "report.html", render_page(document, pictures))
     return document
+
+
+def _trainings(summaries: dict[str, dict[str, Any]]) -> set[str]:
+    """Names of the trainings that count; the log also holds those of an ensemble's former members."""
+    names = {stage for stage, summary in summaries.items() if "training" in summary}
+    fit = summaries["teacher"]["fit"]
+    if fit:
+        names |= {f"teacher {member}" for member in fit["members"]} if "members" in fit else {"teacher"}
+    return names
 
 
 _STAGE_OF = {"teacher": "teacher", "control": "baseline", "student": "student"}

@@ -59,5 +59,9 @@ class Format(ABC):
         """
 
     @abstractmethod
+    def rounds_classifier(self, student: Network) -> bool:
+        """Whether an int8 file holds the weights of this student's classifier in int8 too."""
+
+    @abstractmethod
     def open(self, path: Path, threads: int) -> Runner:
         """Open a file in this process."""

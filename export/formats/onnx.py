@@ -88,6 +88,9 @@ class ONNX(Format):
             _quantize(prepared, calibration, path)
         onnx.checker.check_model(onnx.load(path), full_check=True)
 
+    def rounds_classifier(self, student: Network) -> bool:
+        return True
+
     def open(self, path: Path, threads: int) -> Runner:
         return _OnnxRuntime(path, threads)
 

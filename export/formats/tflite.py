@@ -87,6 +87,11 @@ class TFLite(Format):
             converted = quantize_int8(converted, calibration)
         path.write_bytes(converted)
 
+    def rounds_classifier(self, student: Network) -> bool:
+        from export.quantize.tflite import FLOAT_CLASSIFIER
+
+        return student.classifier().weight.numel() > FLOAT_CLASSIFIER
+
     def open(self, path: Path, threads: int) -> Runner:
         return _LiteRT(path, threads)
 

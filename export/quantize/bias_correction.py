@@ -49,12 +49,13 @@ class _Layer:
 
 
 @torch.no_grad()
-def correct_bias(student: Network, calibration: Sequence[Images]) -> Network:
+def correct_bias(student: Network, calibration: Sequence[Images], *, classifier: bool = True) -> Network:
     """A copy of the student whose biases expect int8 weights.
 
     Args:
         student: in evaluation mode, with float weights; left as it is.
         calibration: at least one uint8 [1, S, S, 3].
+        classifier: whether the last layer is rounded too.
 
     Returns:
         A network to quantize with symmetric int8 weights by output channel. In float it answers differently.
@@ -62,14 +63,17 @@ def correct_bias(student: Network, calibration: Sequence[Images]) -> Network:
     corrected = copy.deepcopy(student).eval()
     images = torch.from_numpy(np.concatenate(list(calibration)))
     layers = _layers(corrected, images[:1])
+    if not classifier:
+        layers = [layer for layer in layers if layer.weights is not corrected.classifier()]
     exact = _mean_outputs(corrected, layers, images)
+    original = [layer.weights.weight.clone() for layer in layers]
     for layer in layers:
         layer.weights.weight.copy_(_rounded(layer))
     for layer, mean in zip(layers, exact, strict=True):  # in order: a layer's input already has its shifts taken back
         (shifted,) = _mean_outputs(corrected, [layer], images)
         layer.bias().sub_((shifted - mean) * layer.scale())
-    for layer, original in zip(layers, _layers(student, images[:1]), strict=True):
-        layer.weights.weight.copy_(original.weights.weight)
+    for layer, weights in zip(layers, original, strict=True):
+        layer.weights.weight.copy_(weights)
     return corrected
 
 

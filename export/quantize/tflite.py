@@ -9,13 +9,13 @@ import numpy as np
 
 from distill.core.types import Images
 
-__all__ = ["float16_weights", "normalized", "quantize_int8"]
+__all__ = ["FLOAT_CLASSIFIER", "float16_weights", "normalized", "quantize_int8"]
 
 # XNNPACK has no int8 kernel for these: quantized, each would split the graph (mobilenetv3_small: 20 partitions and 3.5
 # times the time of float). SOFTMAX in float also keeps small probabilities apart, which 256 steps would tie.
 _LEFT_FLOAT = ("HARD_SWISH", "SOFTMAX")
 
-_FLOAT_CLASSIFIER = 50_000
+FLOAT_CLASSIFIER = 50_000
 """Weights up to which the classifier stays float: at most 0.15 MB more, still the same partition. Fitted on few images
 it leans on rarely active features (weights of 9 beside a median of 0.03), which 8 bits a class cannot hold: on 341
 photos a MobileNetV2-0.35 agreed with float on 94.1 %, with a float classifier on 96.2 %."""
@@ -51,7 +51,7 @@ def quantize_int8(model: bytes, calibration: Sequence[Images]) -> bytes:
         activation_tensor_config=unsigned, compute_precision=qtyping.ComputePrecision.INTEGER
     )
     work.update_quantization_recipe(".*", TFLOperationName.INPUT, as_bytes)
-    classifier = ("FULLY_CONNECTED",) if _largest_classifier(model) <= _FLOAT_CLASSIFIER else ()
+    classifier = ("FULLY_CONNECTED",) if _largest_classifier(model) <= FLOAT_CLASSIFIER else ()
     for name in ("OUTPUT", *_LEFT_FLOAT, *classifier):
         work.update_quantization_recipe(".*", TFLOperationName[name], algorithm_key=AlgorithmName.NO_QUANTIZE)
     measured = calibrator.Calibrator(bytearray(model), num_threads=1, qsv_update_func=qsv_utils.min_max_update)

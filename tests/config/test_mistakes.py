@@ -33,8 +33,9 @@ VALUES = [
     ("train: {lr: -1}", "train.lr: found -1, expected a number above 0 or 'auto'"),
     ("train: {lr: aut}", "train.lr: found 'aut', expected a number or 'auto' (did you mean 'auto'?)"),
     ("train: {probe: maybe}", "train.probe: found 'maybe', expected true, false or 'auto'"),
+    ("train: {temperature: .inf}", "train.temperature: found inf, expected a finite number"),
     ("train: {ema_decay: 1}", "train.ema_decay: found 1, expected a number below 1"),
-    ("train: {warmup_epochs: .nan}", "train.warmup_epochs: found nan, expected at least 0"),
+    ("train: {warmup_epochs: .nan}", "train.warmup_epochs: found nan, expected a finite number"),
     (
         "train: {batch_norm: freeze}",
         "train.batch_norm: found 'freeze', expected 'auto', 'frozen' or 'train' (did you mean 'frozen'?)",

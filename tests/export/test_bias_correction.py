@@ -80,6 +80,17 @@ def test_the_mean_answer_is_that_of_the_student(student: Network, images: list[I
     assert (plain - exact).abs().max() > 5e-3, "without the correction it moved"
 
 
+def test_a_float_classifier_keeps_its_bias(student: Network, images: list[Images]) -> None:
+    exact, own = logits(student, images).mean(dim=0), student.classifier().bias
+    corrected = correct_bias(student, images, classifier=False)
+    torch.testing.assert_close(corrected.classifier().bias, own, atol=0, rtol=0)
+    rounded = fold_and_round(corrected, images)
+    rounded.classifier().weight.data = student.classifier().weight.data
+    apart = (logits(rounded, images).mean(dim=0) - exact).abs().max()
+    rounded.classifier().bias.data = correct_bias(student, images).classifier().bias.data
+    assert (logits(rounded, images).mean(dim=0) - exact).abs().max() > apart
+
+
 def test_only_biases_change_and_the_student_stays(student: Network, images: list[Images]) -> None:
     before = {key: value.clone() for key, value in student.state_dict().items()}
     corrected = correct_bias(student, images).state_dict()

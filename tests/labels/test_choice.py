@@ -84,6 +84,19 @@ def test_a_precision_out_of_reach_is_an_error(store: LabelStore) -> None:
     )
 
 
+def test_nothing_left_to_learn_from_is_an_error(store: LabelStore) -> None:
+    from distill.labels import choice
+
+    records = [ImageRecord(f"{n:016x}" + "0" * 48, "", 8, 8, "train", None) for n in range(6)]
+    sure = np.tile(np.float32([0.98, 0.01, 0.01]), (60, 1))
+    with pytest.raises(TeacherError) as caught:
+        choice.choose(store, records, CLASSES, TrustSettings(keep="precision"), sure, np.zeros(60, np.int64))
+    assert str(caught.value) == (
+        "trust.keep: none of 6 images is left to learn from: the teacher's largest confidence is 0.900, the least that"
+        " 'precision' asks for 0.980. `distill labels stat` shows what can be had at which confidence"
+    )
+
+
 def test_adaptive_thresholds_are_lower_for_classes_the_teacher_is_unsure_of(store: LabelStore) -> None:
     found = chosen(store, keep="adaptive")
     pool = ANSWERS[1:].astype(np.float64)

@@ -168,6 +168,11 @@ def test_show_draws_a_sheet(finished: Workplace, tmp_path: Path) -> None:
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_show_wants_the_name_of_a_file(finished: Workplace, tmp_path: Path) -> None:
+    told = finished.run("labels", "show", "--out", str(tmp_path), expect=2)
+    assert f"{tmp_path} is a folder, expected the name of a file" in " ".join(told.split())
+
+
 def test_show_takes_the_least_sure(finished: Workplace) -> None:
     from distill.labels.sheet import choose
 

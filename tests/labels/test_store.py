@@ -161,6 +161,25 @@ def test_a_damaged_shard_is_named(two_shards: Path, damage: str) -> None:
     assert told.endswith(f"): delete the folder {two_shards} and run the same command again")
 
 
+def test_damage_to_the_frame_is_an_error_and_ends_no_process(two_shards: Path) -> None:
+    """Every byte in front of the columns and behind them; of a negative length Arrow would abort."""
+    path, told = shard_path(two_shards, 1), set[str]()
+    content, before = path.read_bytes(), LabelStore(two_shards).targets(0)
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x80
+        path.unlink()  # the one that is mapped stays as it is
+        path.write_bytes(damaged)
+        try:
+            store = LabelStore(two_shards)
+            store.check()
+        except StoreError as error:
+            told.add(str(error).split(" (")[0])
+        else:
+            np.testing.assert_array_equal(store.targets(0), before)  # bytes that mean nothing
+    assert f"{path} is damaged" in told
+
+
 def test_every_flipped_bit_of_the_answers_is_noticed(two_shards: Path) -> None:
     """Reading an answer out of a damaged shard is an error too, not only `check`."""
     path = shard_path(two_shards, 0)

@@ -162,6 +162,13 @@ def test_intervals_are_those_of_wilson() -> None:
         assert 0 <= p.low <= p.precision <= p.high <= 1 and p.low < p.high
 
 
+def test_no_interval_leaves_zero_to_one() -> None:
+    for count in range(1, 400):
+        for right in (True, False):
+            (point,) = precision_coverage(np.full(count, 0.5, np.float32), np.full(count, right))
+            assert 0 <= point.low <= point.precision <= point.high <= 1
+
+
 def test_images_of_one_confidence_are_never_parted() -> None:
     confidence = floats(*[0.9] * 6, *[0.5] * 4)
     right = np.array([True] * 3 + [False] * 3 + [True] * 4)
