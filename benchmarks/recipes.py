@@ -83,7 +83,8 @@ def main() -> None:
     if options.out.exists():
         for line in options.out.read_text().splitlines():
             cell = json.loads(line)
-            done[cell["recipe"], cell["seed"]] = cell["right"]
+            if cell["settings"] == _settings(options):
+                done[cell["recipe"], cell["seed"]] = cell["right"]
     bench = _Bench(options)
     for seed in range(options.seeds):
         for name, recipe in GRID.items():
@@ -92,7 +93,8 @@ def main() -> None:
             right, facts = bench.cell(recipe, seed)
             done[name, seed] = right
             with options.out.open("a") as stream:
-                stream.write(json.dumps({"recipe": name, "seed": seed, "right": right, **facts}) + "\n")
+                cell = {"recipe": name, "seed": seed, "settings": _settings(options), **facts, "right": right}
+                stream.write(json.dumps(cell) + "\n")
             print(f"{name}, seed {seed}: {np.mean(right):.3f} {facts}", flush=True)
     _print(done, options)
 
@@ -159,13 +161,15 @@ class _Bench:
         used = np.array([w > 0 and i in wanted for i, w in zip(choice.images, choice.weights, strict=True)])
         chosen: list[ImageRecord] = [r for r, use in zip(self._train, used, strict=True) if use]
         weights = choice.weights[used]
-        # Without the pool the labelled images are repeated: every recipe takes as many steps.
+        # Without the pool the labelled images are repeated under other views, so that as many steps are taken.
+        # Thresholds leave images out and take fewer.
         repeats = -(-len(self._train) // len(chosen)) if not recipe.pool else 1
+        count = len(self._train) if not recipe.pool else len(chosen)
         return PseudoLabelled(
-            chosen * repeats,
+            (chosen * repeats)[:count],
             self._store,
             self._task,
-            weights=np.tile(weights, repeats),
+            weights=np.tile(weights, repeats)[:count],
             temperature=choice.temperature,
             truth_weight=self._config.train.truth_weight,
             label_smoothing=smoothing,
@@ -189,8 +193,12 @@ def _print(done: dict[tuple[str, int], list[bool]], options: argparse.Namespace)
         rows.append(row)
         table.add_row(name, str(len(right)), *(_said(row.get(k)) for k in ("accuracy", "over_control", "over_kl_t4")))
     Console(width=120).print(table)
-    settings = {k: str(v) for k, v in vars(options).items()}
-    print(json.dumps({"rows": rows, "images": len(next(iter(done.values()))), "settings": settings}))
+    print(json.dumps({"rows": rows, "images": len(next(iter(done.values()), [])), "settings": _settings(options)}))
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What cells must have in common to be compared."""
+    return {"run": options.run.name, "image_size": options.image_size, "epochs": options.epochs}
 
 
 def _seeds(done: dict[tuple[str, int], list[bool]], name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
@@ -218,7 +226,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", metavar="RECIPE", help="names of the grid's rows")
+    parser.add_argument("--only", nargs="*", choices=list(GRID), metavar="RECIPE", help="names of the grid's rows")
     parser.add_argument("--out", type=Path, default=Path("grid.jsonl"))
     return parser.parse_args()
 

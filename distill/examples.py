@@ -107,7 +107,7 @@ class PseudoLabelled(Examples):
     """Images under exactly the views that the teacher answered, each once an epoch, one stored view after another.
 
     Args:
-        records: images of the store that are to be learnt from.
+        records: images of the store that are to be learnt from; one that is there twice shows another view each time.
         store: the teacher's answers.
         task: knows the classes.
         weights: float32 [N], how much each record counts.
@@ -135,7 +135,8 @@ class PseudoLabelled(Examples):
         self._views = store.views if views is None else views
         self._temperature, self._truth_weight, self._seed = temperature, truth_weight, seed
         self._positions = np.array([store.position(r.id) for r in records], dtype=np.int64)
-        self._first = np.array([int(r.id[:4], 16) for r in records], dtype=np.int64)  # images take turns out of step
+        # Images take turns out of step, and so do the repetitions of one.
+        self._first = np.array([int(r.id[:4], 16) for r in records], dtype=np.int64) + _repetitions(self._positions)
         self._smoothed = _smooth(len(task.class_names), label_smoothing)
         places = {name: place for place, name in enumerate(task.class_names)}
         self._truth = np.array([-1 if r.label is None else places[r.label] for r in records], dtype=np.int64)
@@ -182,6 +183,16 @@ def _smooth(classes: int, amount: float) -> FloatArray:
     """Row c is the target of class c, float32 [C, C]."""
     targets: FloatArray = ((1 - amount) * np.eye(classes) + amount / classes).astype(np.float32)
     return targets
+
+
+def _repetitions(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How often each value has been there before, int64 [N]."""
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(values) else np.zeros(0, np.int64)
+    times = np.empty(len(values), np.int64)
+    times[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    return times
 
 
 def _order(count: int, seed: int, epoch: int, number: int) -> npt.NDArray[np.int64]:

@@ -266,3 +266,13 @@ def test_any_predictor_can_be_scored(manifest: Manifest) -> None:
     score, answers = evaluate(Reddest(), Classification(manifest.classes), records, ImageCache(100), "squash")
     assert score.accuracy.value > 0.9
     assert answers.ids == tuple(r.id for r in records)
+
+
+def test_an_image_that_is_repeated_shows_another_view_each_time(finished: Workplace, manifest: Manifest) -> None:
+    store = LabelStore(finished.root / "runs/teacher/labels")
+    records = manifest.of("train")[:3] * 4
+    ones = np.ones(len(records), np.float32)
+    task = Classification(manifest.classes)
+    settings = {"temperature": 1.0, "truth_weight": 0.5, "label_smoothing": 0.0, "seed": 0}
+    lesson = (examples := PseudoLabelled(records, store, task, weights=ones, **settings)).lesson(examples.epoch(0))
+    assert len({(record.id, view) for record, (view,) in lesson.shown}) == 12
