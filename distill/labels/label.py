@@ -23,6 +23,7 @@ Shown = tuple[ImageRecord, Sequence[View]]
 """An image and what of it is shown."""
 
 _PLAN = "plan.json"
+_MOST_CLASSES = 1 << 16  # a stored class has 16 bits
 _WORKERS = 2  # decoding 256 px photos and cutting 8 views keeps one core busy at 1,000 views/s
 
 
@@ -58,8 +59,10 @@ def label(
         progress: told of each batch.
 
     Raises:
-        TeacherError: not even one view fits in memory.
+        TeacherError: not even one view fits in memory, or there are too many classes.
     """
+    if len(teacher.class_names) > _MOST_CLASSES:
+        raise TeacherError(f"the label store holds at most {_MOST_CLASSES} classes, found {len(teacher.class_names)}")
     k = min(settings.top_k, len(teacher.class_names))
     images_a_shard = store.images_a_shard(settings.views)
     shards = [records[at : at + images_a_shard] for at in range(0, len(records), images_a_shard)]
