@@ -92,7 +92,8 @@ def test_a_labelling_killed_ten_times_at_random_ends_with_the_same_bytes(workpla
 
 
 def test_ctrl_c_stops_cleanly(workplace: Workplace) -> None:
-    process = workplace.start("run", "teacher.yaml", "--until", "student")
+    long = ("--set", "train.epochs=500", "--set", "train.patience=500")  # else it may end before the signal arrives
+    process = workplace.start("run", "teacher.yaml", "--until", "student", *long)
     wait_for(workplace.root / "runs/teacher/student/state.pt", process)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
