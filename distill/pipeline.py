@@ -62,7 +62,7 @@ _NEEDS: dict[StageName, tuple[StageName, ...]] = {
 }
 
 PURPOSE: dict[StageName, str] = {
-    "data": "read every image once: hash, size, split, or why it is left out",
+    "data": "read every image: hash, size, split, or why it is left out",
     "teacher": "load the teacher, fit it where asked, score it on the validation set",
     "labels": "ask the teacher about every view of every training image, once",
     "student": "teach the student what the store says",
