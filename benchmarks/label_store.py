@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from distill.data.views import ViewPlan
-from distill.labels.store import LabelStore, Shard, finish, images_a_shard, shard_path, write_shard
+from distill.labels.shards import shard_path
+from distill.labels.store import LabelStore, Shard, finish, images_a_shard, write_shard
 
 _VIEWS = 1_000_000
 _READS = 10_000

@@ -34,12 +34,12 @@ from distill.core.types import ImageRecord, softmax
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.data.views import ViewPlan
-from distill.evaluate import Answers, evaluate
+from distill.evaluate import evaluate
 from distill.examples import Examples, PseudoLabelled, Truth
 from distill.labels.choice import choose
 from distill.labels.store import LabelStore
-from distill.losses import LossName, build_loss
-from distill.tasks.classification import Classification
+from distill.losses import LossName, build_loss, of_rows
+from distill.tasks.classification import Classification, LabelAnswers
 from distill.torch_predictor import TorchPredictor
 from distill.train import train
 
@@ -110,7 +110,7 @@ class _Bench:
         self._task = Classification(manifest.classes)
         self._train, self._validation = manifest.of("train"), manifest.of("validation", labelled=True)
         self._store = LabelStore(options.run / "labels")
-        self._said = Answers.load(options.run / "teacher" / "predictions" / "validation.parquet")
+        self._said = LabelAnswers.load(options.run / "teacher" / "predictions" / "validation.parquet")
         self._cache = ImageCache(self._config.data.max_megapixels)
 
     def cell(self, recipe: Recipe, seed: int) -> tuple[list[bool], dict[str, Any]]:
@@ -129,7 +129,7 @@ class _Bench:
                 self._validation,
                 self._task,
                 settings,
-                build_loss(recipe.loss, recipe.temperature),
+                of_rows(build_loss(recipe.loss, recipe.temperature)),
                 folder,
                 stage="student",
                 seed=seed,
@@ -143,6 +143,7 @@ class _Bench:
         score, answers = evaluate(
             TorchPredictor(student), self._task, self._validation, self._cache, self._config.data.resize
         )
+        assert isinstance(answers, LabelAnswers)
         right = (answers.logits.argmax(axis=1) == answers.truth).tolist()
         return right, {"best_epoch": trained.best_epoch, "nll": round(score.nll, 4)}
 
@@ -153,7 +154,7 @@ class _Bench:
         if recipe.truth_only:
             data, t = self._config.data, self._config.train
             plan = ViewPlan(data.resize, t.min_crop, data.mirror, t.color, seed)
-            return Truth(known, self._task, plan, epoch_size=len(self._train), label_smoothing=smoothing)
+            return Truth(known, self._classes, plan, epoch_size=len(self._train), label_smoothing=smoothing)
         choice = choose(
             self._store, self._train, self._classes, recipe.trust, softmax(self._said.logits), self._said.truth
         )
@@ -168,7 +169,7 @@ class _Bench:
         return PseudoLabelled(
             (chosen * repeats)[:count],
             self._store,
-            self._task,
+            self._classes,
             weights=np.tile(weights, repeats)[:count],
             temperature=choice.temperature,
             truth_weight=self._config.train.truth_weight,

@@ -30,13 +30,14 @@ from rich.table import Table
 from distill.config import DistillSettings, LabelSettings
 from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress
+from distill.core.task import Task
 from distill.core.types import ImageRecord
 from distill.data.batches import ImageCache
 from distill.data.views import ViewPlan
 from distill.examples import Examples, PseudoLabelled, Truth
 from distill.labels.label import label
 from distill.labels.store import LabelStore
-from distill.losses import DistillationLoss, build_loss
+from distill.losses import LessonLoss, Targets, build_loss, of_rows
 from distill.tasks.classification import Classification
 from distill.torch_predictor import Network, TorchPredictor
 from distill.train import train
@@ -70,13 +71,13 @@ def main() -> None:
         store = LabelStore(folder / "labels")
         ones = np.ones(len(records), np.float32)
         cached = PseudoLabelled(
-            records, store, task, weights=ones, temperature=1.0, truth_weight=0.0, label_smoothing=0.0, seed=0
+            records, store, CLASSES, weights=ones, temperature=1.0, truth_weight=0.0, label_smoothing=0.0, seed=0
         )
-        plain = Truth(records, task, _PLAN, epoch_size=len(records), label_smoothing=0.0)
+        plain = Truth(records, CLASSES, _PLAN, epoch_size=len(records), label_smoothing=0.0)
         for number in range(options.rounds):
             for name in rates:
                 student = _network(options.student, options.size)
-                loss: DistillationLoss = build_loss("kl", 1.0)
+                loss: LessonLoss = of_rows(build_loss("kl", 1.0))
                 if name == "online":
                     loss = _Online(teacher.network, student, loss)
                 examples: Examples = cached if name != "plain" else plain
@@ -87,10 +88,10 @@ def main() -> None:
 
 
 @final
-class _Online(DistillationLoss):
+class _Online:
     """Asks the teacher about each batch that the student is shown, as trainers without a store do."""
 
-    def __init__(self, teacher: torch.nn.Module, student: torch.nn.Module, loss: DistillationLoss) -> None:
+    def __init__(self, teacher: torch.nn.Module, student: torch.nn.Module, loss: LessonLoss) -> None:
         self._teacher, self._loss = teacher.eval(), loss
         self._answer: torch.Tensor | None = None
         student.register_forward_pre_hook(self._ask)
@@ -100,18 +101,18 @@ class _Online(DistillationLoss):
             with torch.inference_mode():
                 self._answer = self._teacher(shown[0]).softmax(dim=1)
 
-    def __call__(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
         assert self._answer is not None
-        return self._loss(logits, self._answer.clone())
+        return self._loss(logits, targets._replace(teacher=self._answer.clone()))
 
 
 def _rate(
     student: Network,
     examples: Examples,
     validation: list[ImageRecord],
-    task: Classification,
+    task: Task,
     settings: DistillSettings,
-    loss: DistillationLoss,
+    loss: LessonLoss,
     folder: Path,
     cache: ImageCache,
 ) -> float:

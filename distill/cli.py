@@ -158,11 +158,15 @@ def labels_stat(run: _Run = None, as_json: _Json = False) -> None:
     """Figures: size, classes, confidence, what was left out, and precision against coverage on validation."""
 
     def work() -> None:
-        from distill.labels import stat
+        from distill.labels import map_stat, stat
 
         folder = _open_run(run)
-        document = stat.gather(stat.open_labels(folder), stat.settings_of(folder))
-        _show(document, stat.describe(document), as_json=as_json)
+        if _answers_pixels(folder):
+            document = map_stat.gather(map_stat.open_maps(folder), stat.settings_of(folder))
+            _show(document, map_stat.describe(document), as_json=as_json)
+        else:
+            document = stat.gather(stat.open_labels(folder), stat.settings_of(folder))
+            _show(document, stat.describe(document), as_json=as_json)
 
     _end(work)
 
@@ -170,7 +174,10 @@ def labels_stat(run: _Run = None, as_json: _Json = False) -> None:
 @labels.command("verify")
 def labels_verify(
     run: _Run = None,
-    sample: Annotated[int, typer.Option(min=1, metavar="N", help="Views to ask the teacher about again.")] = 512,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Views, or images, to ask about again. Left out: 512 views, 64 images."),
+    ] = None,
 ) -> None:
     """Read every shard, draw every view again, and ask the teacher again about a sample of whole batches."""
 
@@ -179,12 +186,16 @@ def labels_verify(
 
         from distill.config_file import load_config
         from distill.core.progress import Progress
-        from distill.labels.stat import open_labels
-        from distill.labels.verify import verify
+        from distill.labels import map_stat, map_verify, stat, verify
 
         folder, console = _open_run(run), Console()
-        config = load_config(folder.root / "config.yaml")
-        for line in verify(open_labels(folder), config, sample, Progress(console)).describe():
+        pixels = _answers_pixels(folder)
+        config, progress = load_config(folder.root / "config.yaml"), Progress(console)
+        if pixels:
+            found = map_verify.verify(map_stat.open_maps(folder), config, sample or 64, progress).describe()
+        else:
+            found = verify.verify(stat.open_labels(folder), config, sample or 512, progress).describe()
+        for line in found:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     _end(work)
@@ -196,22 +207,31 @@ def labels_show(
     output: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.png", help="Left out: labels/sheet.png in the run folder.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=600, help="Images to show, one view each.")] = 24,
+    count: Annotated[int, typer.Option(min=1, max=600, help="Images to show.")] = 24,
     name: Annotated[str | None, typer.Option("--class", metavar="NAME", help="Only what is called this.")] = None,
     lowest: Annotated[bool, typer.Option("--lowest", help="Those that the teacher is least sure of.")] = False,
 ) -> None:
-    """Draw views as the student sees them, with the teacher's three best answers under each."""
+    """Draw views as the student sees them with the teacher's three best answers, or photos beside their masks."""
 
     def work() -> None:
         from distill.data.batches import ImageCache
-        from distill.labels import sheet, stat
+        from distill.labels import map_sheet, map_stat, sheet, stat
 
         folder = _open_run(run)
-        labelled, settings = stat.open_labels(folder), stat.settings_of(folder)
-        shown = sheet.choose(labelled, count, name=name, lowest=lowest, seed=settings["seed"])
+        pixels = _answers_pixels(folder)
+        settings = stat.settings_of(folder)
         path = output if output is not None else folder.folder("labels") / "sheet.png"
-        size, cache = settings["student"]["image_size"], ImageCache(settings["data"]["max_megapixels"])
-        sheet.draw(shown, path, cache=cache, image_size=size, classes=labelled.manifest.classes)
+        cache, seed = ImageCache(settings["data"]["max_megapixels"]), settings["seed"]
+        if pixels:
+            maps = map_stat.open_maps(folder)
+            pairs = map_sheet.choose(maps, count, name=name, lowest=lowest, seed=seed)
+            unsure = map_stat.trusted(maps, settings) or map_sheet.UNSURE
+            map_sheet.draw(pairs, path, cache=cache, classes=maps.manifest.classes, unsure=unsure)
+        else:
+            labelled = stat.open_labels(folder)
+            views = sheet.choose(labelled, count, name=name, lowest=lowest, seed=seed)
+            size = settings["student"]["image_size"]
+            sheet.draw(views, path, cache=cache, image_size=size, classes=labelled.manifest.classes)
         typer.echo(path)
 
     _end(work)
@@ -219,16 +239,21 @@ def labels_show(
 
 @labels.command("export")
 def labels_export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .parquet or .csv.")], run: _Run = None
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A .parquet or .csv file; where pixels are answered, a new folder.")
+    ],
+    run: _Run = None,
 ) -> None:
-    """Write every view with the teacher's answer as Parquet or CSV (there, no cell can start a formula)."""
+    """Write every view with the teacher's answer as Parquet or CSV, or every mask as PNG with a list in CSV."""
 
     def work() -> None:
-        from distill.labels.dump import export
-        from distill.labels.stat import open_labels
+        from distill.labels import dump, map_dump, map_stat, stat
 
-        rows = export(open_labels(_open_run(run)), file)
-        typer.echo(f"{file}: {rows} views")
+        folder = _open_run(run)
+        if _answers_pixels(folder):
+            typer.echo(f"{output}: {map_dump.export(map_stat.open_maps(folder), output)} images")
+        else:
+            typer.echo(f"{output}: {dump.export(stat.open_labels(folder), output)} views")
 
     _end(work)
 
@@ -282,6 +307,14 @@ def _open_run(run: Path | None) -> Run:
     from distill.pipeline import require_run
 
     return require_run(run if run is not None else latest_run(Path("runs")))
+
+
+def _answers_pixels(run: Run) -> bool:
+    """Whether a run's label store holds maps, not views."""
+    from distill.labels.shards import kind_of
+
+    run.summary("data")
+    return kind_of(run.folder("labels")) == "maps"
 
 
 def _show(document: dict[str, Any], described: Iterable[RenderableType], *, as_json: bool) -> None:

@@ -2,40 +2,147 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from distill.core import plugins
 from distill.core.settings import InputPath, Settings, StudentSettings, TeacherSettings, TrainSettings
 from distill.recipe import RecipeName
 
-__all__ = ["ArtifactName", "DataSettings", "RunConfig", "mistake_in_sources"]
+__all__ = [
+    "LARGEST_VALUE",
+    "ArtifactName",
+    "DataSettings",
+    "MaskSettings",
+    "RunConfig",
+    "mask_color",
+    "mask_values",
+    "mistake_in_sources",
+]
 
 LossName = Literal["kl", "dist", "dkd", "js", "hard"]
 ArtifactName = Literal["tflite-float32", "tflite-float16", "tflite-int8", "onnx-float32", "onnx-int8"]
 
 
+LARGEST_VALUE = 65_535
+"""Of a pixel of a mask: images of indices have at most 16 bits."""
+
+
+def mask_values(text: str) -> range:
+    """The pixel values that a key of `data.masks.values` names: `7`, or `1-58` with both ends.
+
+    Raises:
+        ValueError: it names none.
+    """
+    found = re.fullmatch(r"([0-9]{1,5})(?: *- *([0-9]{1,5}))?", text.strip(), re.ASCII)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if not first <= last <= LARGEST_VALUE:
+        raise ValueError(f"{text!r} is no value of a pixel: expected 0 to {LARGEST_VALUE}, or a range such as 1-58")
+    return range(first, last + 1)
+
+
+def mask_color(text: str) -> int:
+    """The number of a colour that is written as #rrggbb: red * 65536 + green * 256 + blue.
+
+    Raises:
+        ValueError: it is no colour.
+    """
+    if not re.fullmatch("#[0-9a-fA-F]{6}", text, re.ASCII):
+        raise ValueError(f"{text!r} is no colour: expected #rrggbb, in quotes, such as '#ff0000'")
+    return int(text[1:], 16)
+
+
+def _colored(text: str) -> str:
+    mask_color(text)
+    return text
+
+
+class MaskSettings(Settings):
+    """How a mask says which class a pixel is of; for `task: segmentation`."""
+
+    values: dict[str, str] = {}
+    """Grey values or palette indices, single or ranges, and their classes, such as `{0: background, 1-58: person}`;
+    several may be one class. Default: a value is a place in `classes`."""
+    colors: dict[str, str] = {}
+    """Colours and their classes, such as `{"#000000": background, "#ff0000": road}`. Default: what a labelmap.txt (as
+    CVAT and VOC have it) beside the masks says."""
+    ignore: list[Annotated[int, Field(ge=0, le=LARGEST_VALUE)] | Annotated[str, AfterValidator(_colored)]] = [255]
+    """Values and colours of pixels that nobody learns from and nobody is judged by; 255 is not among them where
+    `values` names it."""
+    background: str | None = "background"
+    """Class of pixels that no polygon covers; null: they are ignored. Index and colour masks name it themselves."""
+
+    @field_validator("values", "colors", mode="before")
+    @classmethod
+    def _numbers_are_keys(cls, keys: Any) -> Any:
+        return {str(key): name for key, name in keys.items()} if isinstance(keys, dict) else keys
+
+    @field_validator("values")
+    @classmethod
+    def _values_once(cls, values: dict[str, str]) -> dict[str, str]:
+        named: dict[int, str] = {}
+        for text in values:
+            span = mask_values(text)
+            twice = next((value for value in span if value in named), None)
+            if twice is not None:
+                raise ValueError(f"{twice} is in {named[twice]!r} and in {text!r}")
+            named |= dict.fromkeys(span, text)
+        return values
+
+    @field_validator("colors")
+    @classmethod
+    def _colors_once(cls, colors: dict[str, str]) -> dict[str, str]:
+        numbers = [mask_color(text) for text in colors]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("a colour is there twice, in capital and in small letters")
+        return colors
+
+    @model_validator(mode="after")
+    def _ignored_or_a_class(self) -> MaskSettings:
+        values = {value for value in self.ignore if isinstance(value, int)} - {255}
+        colors = {mask_color(color): color for color in self.ignore if isinstance(color, str)}
+        both = [str(value) for text in self.values for value in mask_values(text) if value in values]
+        both += [text for text in self.colors if mask_color(text) in colors]
+        if both:
+            raise ValueError(f"{', '.join(both[:5])} is a class and in `ignore`: leave it out of one of both")
+        return self
+
+    def named(self) -> list[str]:
+        """Classes in the order in which `values` and `colors` name them, each once."""
+        return list(dict.fromkeys([*self.values.values(), *self.colors.values()]))
+
+
 class DataSettings(Settings):
-    """Where the images are. Either folders, or one manifest."""
+    """Where the images are. Either folders, or one manifest.
+
+    A folder of labelled images has one sub-folder a class. For segmentation it has images/ and masks/ with files of the
+    same names (a/b.jpg and a/b.png), or images/ and one COCO JSON, or images with a LabelMe JSON beside each.
+    """
 
     unlabeled: InputPath | list[InputPath] = []
     """Folders of images that the teacher labels; searched recursively."""
     labeled: InputPath | None = None
-    """Folder with one sub-folder a class: truth for training, for fitting a teacher and for the control."""
+    """Folder of labelled images: truth for training, for fitting a teacher and for the control."""
     validation: InputPath | Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Folder with one sub-folder a class, or a share of `labeled` (by hash of content): calibration, model choice."""
+    """Folder of labelled images, or a share of `labeled` (by hash of content): calibration, model choice."""
     test: InputPath | Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Folder with one sub-folder a class, or a share of `labeled`: the golden standard, never trained on."""
-    demo: Literal["digits"] | None = None
-    """Use scikit-learn's 1,797 handwritten digits, written into the run folder as images: a demonstration."""
+    """Folder of labelled images, or a share of `labeled`: the golden standard, never trained on."""
+    demo: Literal["digits", "scenes"] | None = None
+    """A demonstration, written into the run folder as images: scikit-learn's 1,797 handwritten digits, or for
+    segmentation scenes composed of them."""
     manifest: InputPath | None = None
-    """CSV or Parquet with the columns path, label, split (train, validation, test; val is understood), optionally group
-    and labelled (0: the label of this training image is hidden from training and only used to check pseudo-labels)."""
+    """CSV or Parquet with the columns path (or image), label, split (train, validation, test, unlabelled; val is
+    understood), for segmentation mask (an image or a LabelMe JSON) in place of label; optionally group and labelled (0:
+    the truth of this training image is hidden from training and only used to check pseudo-labels)."""
+    masks: MaskSettings = MaskSettings()
+    """What masks say, for `task: segmentation`."""
     classes: list[str] | None = None
-    """Classes in the order of the outputs. Default: the names found in labels, sorted."""
+    """Classes in the order of the outputs. Default: the names found in labels, sorted; in masks the order of `values`
+    and `colors` or of the labelmap; of polygons the background, then the names sorted."""
     resize: Literal["center_crop", "squash"] = "center_crop"
     """How an image becomes a square: the largest centred square, or all of it with its sides squeezed."""
     mirror: bool = True
@@ -55,6 +162,8 @@ class DataSettings(Settings):
     def _sources(self) -> DataSettings:
         if mistake := mistake_in_sources(dict(self)):
             raise ValueError(mistake)
+        if self.classes is not None and (unknown := [n for n in self.masks.named() if n not in self.classes]):
+            raise ValueError(f"`classes` lacks {', '.join(unknown)}, named in `masks`")
         return self
 
 
@@ -72,10 +181,7 @@ def mistake_in_sources(data: Mapping[str, Any]) -> str | None:
         if any(source is not None for source in (unlabeled, labeled, validation, test)):
             return "manifest names every image: leave out unlabeled, labeled, validation and test"
     elif validation is None:
-        return (
-            "no validation set: give `validation` a folder with one sub-folder a class, or a share of `labeled`"
-            " such as 0.2"
-        )
+        return "no validation set: give `validation` a folder of labelled images, or a share of `labeled` such as 0.2"
     elif labeled is None and shares:
         return "a share as `validation` or `test` is taken from `labeled`, which is missing"
     elif labeled is None and unlabeled is None:
@@ -92,6 +198,8 @@ class LabelSettings(Settings):
     """Views an image: the fixed view, its mirror image, then random crops. The student sees exactly these."""
     top_k: Annotated[int, Field(ge=1, le=255)] = 10
     """Classes kept a view; the rest is kept as one tail mass."""
+    grid: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Cells a side of the stored soft maps, over the whole image; segmentation only."""
 
 
 class TrustSettings(Settings):
@@ -106,6 +214,11 @@ class TrustSettings(Settings):
     """Share of right answers that `keep: precision` asks for on validation."""
     balance: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far rare classes are weighted up: 0 not at all, 1 until all classes weigh the same."""
+    min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Pixels under it count by `below`; segmentation only."""
+    below: Literal["ignore", "weigh"] = "ignore"
+    """What becomes of pixels under `min_confidence`: they are left out, or weigh less the less sure the teacher is;
+    segmentation only."""
 
 
 class DistillSettings(TrainSettings):
@@ -119,6 +232,9 @@ class DistillSettings(TrainSettings):
 
     truth_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the truth in the target of an image that has one; the teacher's answer fills the rest."""
+    extra: dict[Literal["cwd", "dice", "lovasz"], Annotated[float, Field(gt=0)]] = {}
+    """Losses of maps beside `loss`, with their weights: cwd (channel-wise, arXiv 2011.13256), dice (arXiv 1606.04797),
+    lovasz (arXiv 1705.08790); segmentation only."""
 
 
 class ExportSettings(Settings):
@@ -135,9 +251,15 @@ class ExportSettings(Settings):
     calibration_images: Annotated[int, Field(ge=4)] = 128
     """Training and validation images that set the int8 ranges (min/max); never from the test set."""
     min_float_agreement: Annotated[float, Field(ge=0, le=1)] = 0.99
-    """Share of images on which a float file must name the student's class, or it is rejected."""
+    """Share of images (in segmentation of pixels) on which a float file must name the student's class, or it is
+    rejected."""
     min_int8_agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
     """The same for an int8 file."""
+    output: Literal["probabilities", "logits", "class_map"] = "probabilities"
+    """What a file answers: probabilities of the classes, the logits they are made of, or the number of the likeliest
+    class."""
+    upsample: bool = False
+    """Enlarge the answer to the input's size inside the file; otherwise the app does it; segmentation only."""
 
 
 class BenchmarkSettings(Settings):
@@ -159,11 +281,29 @@ class Gates(Settings):
     max_size_mb: Annotated[float, Field(gt=0)] | None = None
     """Largest int8 TFLite file, in megabytes of 1,000,000 bytes."""
     min_test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Smallest test accuracy of the int8 TFLite file."""
+    """Smallest test accuracy of the int8 TFLite file; classification only."""
+    min_test_miou: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Smallest test mIoU of the int8 TFLite file; segmentation only."""
     max_int8_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest test accuracy lost from the student to the int8 TFLite file."""
+    """Largest test accuracy (in segmentation mIoU) lost from the student to the int8 TFLite file."""
     max_partitions: Annotated[int, Field(ge=1)] | None = None
     """Most delegated partitions of the int8 TFLite file."""
+
+
+_KEYS_OF_TASKS = {
+    "classification": {"labels": ["views"], "trust": ["calibrate", "balance"], "gates": ["min_test_accuracy"]},
+    "segmentation": {
+        "data": ["masks"],
+        "labels": ["grid"],
+        "trust": ["min_confidence", "below"],
+        "train": ["target_stride", "extra"],
+        "export": ["upsample"],
+        "gates": ["min_test_miou"],
+    },
+}
+"""Keys of sections that mean something in one task alone."""
+
+_TASKS_OF_DEMOS = {"digits": "classification", "scenes": "segmentation"}
 
 
 class RunConfig(Settings):
@@ -203,3 +343,26 @@ class RunConfig(Settings):
         if name not in plugins.names("tasks"):
             raise ValueError(plugins.unknown_plugin("tasks", name))
         return name
+
+    @field_validator("data")
+    @classmethod
+    def _demo_of_this_task(cls, data: DataSettings, info: ValidationInfo) -> DataSettings:
+        task = _TASKS_OF_DEMOS.get(data.demo or "")
+        if task is not None and info.data.get("task", task) != task:
+            raise ValueError(f"`demo: {data.demo}` is for `task: {task}`, but the task is {info.data['task']}")
+        return data
+
+    @field_validator("data", "labels", "trust", "train", "export", "gates")
+    @classmethod
+    def _keys_of_this_task(cls, section: Settings, info: ValidationInfo) -> Settings:
+        for task, sections in _KEYS_OF_TASKS.items():
+            if info.data.get("task", task) == task:  # it is missing where its name is a mistake of its own
+                continue
+            for key in sections.get(str(info.field_name), []):
+                if getattr(section, key) != type(section).model_fields[key].default:
+                    raise ValueError(f"`{key}` is only for `task: {task}`, but the task is {info.data['task']}")
+        if info.data.get("task") == "segmentation" and getattr(section, "keep", None) == "adaptive":
+            raise ValueError("`keep: adaptive` is only for `task: classification`; expected all or precision")
+        if info.data.get("task") == "classification" and getattr(section, "output", None) == "class_map":
+            raise ValueError("`output: class_map` is only for `task: segmentation`; expected probabilities or logits")
+        return section

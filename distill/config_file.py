@@ -90,8 +90,9 @@ def _model_for(values: dict[str, Any], document: Document, folder: Path) -> type
     """RunConfig with the teacher and student sections that the named plugins define."""
     fields: dict[str, Any] = {}
     kinds: dict[str, plugins.Kind] = {"teacher": "teachers", "student": "students"}
+    task = values.get("task", RunConfig.model_fields["task"].default)
     for section, kind in kinds.items():
-        found = _plugin_of(values.get(section), (section,), kind, document)
+        found = _plugin_of(values.get(section), (section,), kind, document, task)
         if found is None:
             values.pop(section, None)
             fields[section] = (Any, None)
@@ -100,14 +101,15 @@ def _model_for(values: dict[str, Any], document: Document, folder: Path) -> type
         for key in _teachers_in(found):
             if isinstance(values[section].get(key), list):
                 members = enumerate(values[section][key])
-                values[section][key] = [_teacher_of(v, (section, key, n), document, folder) for n, v in members]
+                values[section][key] = [_teacher_of(v, (section, key, n), document, folder, task) for n, v in members]
     return create_model("RunConfig", __base__=RunConfig, **fields)
 
 
-def _plugin_of(found: Any, at: Place, kind: plugins.Kind, document: Document) -> Any:
+def _plugin_of(found: Any, at: Place, kind: plugins.Kind, document: Document, task: Any) -> Any:
     """`Config` of the plugin that a section names by one of its keys; None after reporting a mistake."""
     known, noun = plugins.names(kind), kind[:-1]
-    example = f"{{{known[-1]}: NAME}}"
+    fitting = [name for name in known if task in plugins.tasks_of(kind, name)] or known
+    example = f"{{{fitting[-1]}: NAME}}"
     if not isinstance(found, dict) or not found:
         document.add(at, f"expected one kind of {noun} and its name, for example {example}")
         return None
@@ -130,6 +132,8 @@ def _plugin_of(found: Any, at: Place, kind: plugins.Kind, document: Document) ->
         document.add((*at, chosen[0]), str(error))
         return None
     if "." not in chosen[0]:
+        if chosen[0] not in fitting:
+            document.add((*at, chosen[0]), f"is no {noun} for {task}; these are: {', '.join(fitting)}")
         return config
     return _config_of_user_module(config, chosen[0])
 
@@ -143,9 +147,9 @@ _LISTS_OF_TEACHERS = (list[TeacherSettings], list[SerializeAsAny[TeacherSettings
 _OF_THE_WHOLE = ("batch_size", "precision", "test_time_augmentation")
 
 
-def _teacher_of(found: Any, at: Place, document: Document, folder: Path) -> TeacherSettings:
+def _teacher_of(found: Any, at: Place, document: Document, folder: Path, task: Any) -> TeacherSettings:
     """A teacher among several; a mere placeholder after reporting its mistakes."""
-    config = _plugin_of(found, at, "teachers", document)
+    config = _plugin_of(found, at, "teachers", document, task)
     if config is None:
         return TeacherSettings()
     if nested := _teachers_in(config):

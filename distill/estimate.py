@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.config import RunConfig
+from distill.core import plugins
 from distill.core.memory import peak_bytes
 from distill.core.settings import TrainSettings
 from distill.core.types import Predictor
+from distill.data import masks
 from distill.data.decode import DecodeError, decode
 from distill.data.sources import Candidate
 from distill.data.views import ViewPlan, fixed_view, render
@@ -97,11 +99,11 @@ def estimate(config: RunConfig, candidates: Sequence[Candidate]) -> dict[str, Es
         notes.append(f"{1 / step_s:.0f} images/s in training")
         del network  # an ensemble may hold one at a time
     found["teacher"] = Estimate(fitting + scored, disk, peak_bytes(), ", ".join(notes))
-    views = counts.train * config.labels.views
-    asking = views * max(answer_s, (cut_s + read_s / config.labels.views) / _CORES)
-    k = min(config.labels.top_k, len(class_names))
-    width = 15.125 + k * (4 if len(class_names) > 256 else 3)
-    found["labels"] = Estimate(asking, round(views * width + counts.train * 8), peak_bytes(), f"{views:,} views")
+    module = plugins.load("tasks", config.task)
+    asked, an_image = module.build(module.Config(), class_names).size_of_store(config.labels)
+    views = counts.train * asked
+    asking = views * max(answer_s, (cut_s + read_s / asked) / _CORES)
+    found["labels"] = Estimate(asking, round(counts.train * an_image), peak_bytes(), f"{views:,} views")
     found |= _students(config, counts, class_names, cut_s)
     exported = sum(_CONVERSION_S[name.partition("-")[0]] for name in config.export.files)
     student_bytes = found["student"].disk // 5
@@ -121,7 +123,6 @@ def estimate(config: RunConfig, candidates: Sequence[Candidate]) -> dict[str, Es
 
 
 def _students(config: RunConfig, counts: _Counts, class_names: Sequence[str], cut_s: float) -> dict[str, Estimate]:
-    from distill.core import plugins
     from distill.torch_predictor import TorchPredictor
 
     network: Network = plugins.build(config.student, class_names)
@@ -138,7 +139,7 @@ def _students(config: RunConfig, counts: _Counts, class_names: Sequence[str], cu
 def _count(config: RunConfig, candidates: Sequence[Candidate]) -> tuple[_Counts, list[str]]:
     """Images by use, as far as it is known before their contents are read."""
     shares = [s for s in (config.data.validation, config.data.test) if isinstance(s, float)]
-    labelled = sum(c.origin == "labeled" and c.label is not None and not c.hidden for c in candidates)
+    labelled = sum(c.origin == "labeled" and c.labelled for c in candidates)
     split = {name: sum(c.origin == name for c in candidates) for name in ("validation", "test")}
     for name in ("validation", "test"):
         share = getattr(config.data, name)
@@ -146,7 +147,11 @@ def _count(config: RunConfig, candidates: Sequence[Candidate]) -> tuple[_Counts,
             split[name] = round(labelled * share)
     kept = round(labelled * (1 - sum(shares)))
     rest = sum(c.origin in {"labeled", "unlabeled"} for c in candidates) - labelled
-    names = config.data.classes or sorted({c.label for c in candidates if c.label and not c.hidden})
+    drawn = [c.mask for c in candidates if c.mask is not None]
+    if drawn:
+        names = list(masks.class_names(config.data, drawn))
+    else:
+        names = config.data.classes or sorted({c.label for c in candidates if c.label and not c.hidden})
     return _Counts(kept + rest, kept, split["validation"], split["test"]), names
 
 
@@ -202,13 +207,13 @@ def _step_seconds(network: Network, settings: TrainSettings) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
     classes, count = len(network.class_names), settings.batch_size
     images = torch.randint(0, 256, (count, network.image_size, network.image_size, 3), dtype=torch.uint8, device=device)
-    targets = torch.full((count, classes), 1 / classes, device=device)
     reduced = decide(settings, network).bfloat16
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=reduced):
-            logits = model(images)
-        soft_cross_entropy(logits.float(), targets).backward()  # type: ignore[no-untyped-call]
+            logits = model(images).float()
+        rows = logits.movedim(1, -1).reshape(-1, classes)  # of maps, one a cell
+        soft_cross_entropy(rows, torch.full_like(rows, 1 / classes)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from distill.core.errors import RunFolderError
+from distill.core.errors import RunFolderError, UserError
 from distill.core.metrics_log import MetricsLog
 from distill.core.run import Run
+from distill.core.task import Interval
 from distill.core.types import FloatArray, Split
 from distill.data.views import ViewPlan
-from distill.evaluate import Answers
 from distill.labels.stat import Labelled, open_labels
 from distill.labels.trust import at_temperature
-from distill.tasks.classification import Classification, Interval
+from distill.tasks.classification import Classification, LabelAnswers
 
 __all__ = ["FEW", "Evidence", "gather"]
 
@@ -120,9 +120,15 @@ def gather(run: Run, settings: Mapping[str, Any]) -> Evidence:
         settings: as in its `config.yaml`.
 
     Raises:
+        UserError: the run answers pixels, of which nothing is gathered.
         RunFolderError: a stage is not finished, or was finished with other images than a later one.
         StoreError: the label store is damaged or about other images.
     """
+    if settings["task"] != "classification":
+        raise UserError(
+            f"{run.root}: `distill doctor` looks at classification alone, and this is {settings['task']}. report.html"
+            " shows masks of teacher and student side by side, `distill labels stat` how right the teacher is"
+        )
     summaries = {name: run.summary(name) for name in ("data", "teacher", "labels", "student", "baseline")}
     labelled = open_labels(run)
     store, manifest, records = labelled.store, labelled.manifest, labelled.records
@@ -151,9 +157,9 @@ def gather(run: Run, settings: Mapping[str, Any]) -> Evidence:
         split=split,
         images=len(student.ids),
         classes=manifest.classes,
-        gain=task.difference(student.logits, control.logits, student.truth) if control is not None else None,
-        over_control=task.difference(teacher.logits, control.logits, student.truth) if control is not None else None,
-        over_student=task.difference(teacher.logits, student.logits, student.truth),
+        gain=task.difference(student, control) if control is not None else None,
+        over_control=task.difference(teacher, control) if control is not None else None,
+        over_student=task.difference(teacher, student),
         agreement=float((student.logits.argmax(axis=1) == teacher.logits.argmax(axis=1)).mean()),
         labelled=len(manifest.of("train", labelled=True)),
         unlabelled=used[False],
@@ -176,8 +182,8 @@ def gather(run: Run, settings: Mapping[str, Any]) -> Evidence:
     )
 
 
-def _answers(run: Run, stage: str, split: Split) -> Answers:
-    return Answers.load(run.folder(stage) / "predictions" / f"{split}.parquet")
+def _answers(run: Run, stage: str, split: Split) -> LabelAnswers:
+    return LabelAnswers.load(run.folder(stage) / "predictions" / f"{split}.parquet")
 
 
 def _stale(run: Run) -> RunFolderError:

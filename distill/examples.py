@@ -14,9 +14,8 @@ from distill.core.types import FloatArray, ImageRecord
 from distill.data.views import View, ViewPlan, fixed_view
 from distill.labels.store import LabelStore
 from distill.labels.trust import at_temperature
-from distill.tasks.classification import Classification
 
-__all__ = ["Examples", "Lesson", "PseudoLabelled", "Truth", "mix"]
+__all__ = ["Examples", "Lesson", "Places", "PseudoLabelled", "Truth", "mix", "order_of", "smoothed_targets"]
 
 Places = npt.NDArray[np.int64]
 """int64 [N, 2]: place of the image and number of the view."""
@@ -27,10 +26,11 @@ class Lesson(NamedTuple):
 
     Args:
         shown: N images, one view each.
-        teacher: float32 [N, C], the teacher's answers; rows sum to one.
+        teacher: float32 [N, C], the teacher's answers; rows sum to one. Of pixels [N, g, g, C], one row a cell of a
+            grid over the view; likewise below.
         truth: float32 [N, C], what a person said; rows without truth repeat the teacher's answer.
         truth_share: float32 [N] in 0..1, share of the truth in the loss.
-        weight: float32 [N], how much an image counts.
+        weight: float32 [N], how much an image (a cell) counts; 0 is ignored.
     """
 
     shown: list[tuple[ImageRecord, tuple[View]]]
@@ -51,9 +51,9 @@ class Examples(ABC):
     def lesson(self, places: Places) -> Lesson:
         """What these places show and should answer."""
 
-    @abstractmethod
     def fixed(self, limit: int) -> Lesson:
-        """The fixed view of at most `limit` images, for the linear probe."""
+        """The fixed view of at most `limit` images, for the linear probe, which answers to pixels do not have."""
+        raise NotImplementedError
 
 
 @final
@@ -62,7 +62,7 @@ class Truth(Examples):
 
     Args:
         records: labelled images.
-        task: knows the classes.
+        class_names: of the data, in the order of the outputs.
         plan: draws the views.
         epoch_size: images an epoch; more than there are images repeats them under other views, so that the control
             takes as many steps as the student.
@@ -72,20 +72,22 @@ class Truth(Examples):
     def __init__(
         self,
         records: Sequence[ImageRecord],
-        task: Classification,
+        class_names: Sequence[str],
         plan: ViewPlan,
         *,
         epoch_size: int,
         label_smoothing: float,
     ) -> None:
         self._records, self._plan, self._epoch_size = records, plan, epoch_size
-        self._targets = _smooth(len(task.class_names), label_smoothing)[task.truth([r.label for r in records])]
+        places = {name: place for place, name in enumerate(class_names)}
+        truth = [places[str(record.label)] for record in records]
+        self._targets = smoothed_targets(len(class_names), label_smoothing)[truth]
 
     def epoch(self, number: int) -> Places:
         passes = math.ceil(self._epoch_size / len(self._records))
         parts = []
         for each in range(passes):
-            order = _order(len(self._records), self._plan.seed, number, each)
+            order = order_of(len(self._records), self._plan.seed, number, each)
             parts.append(np.stack([order, np.full(len(order), 2 + number * passes + each)], axis=1))
         return np.concatenate(parts)[: self._epoch_size]
 
@@ -109,7 +111,7 @@ class PseudoLabelled(Examples):
     Args:
         records: images of the store that are to be learnt from; one that is there twice shows another view each time.
         store: the teacher's answers.
-        task: knows the classes.
+        class_names: of the data, in the order of the outputs.
         weights: float32 [N], how much each record counts.
         temperature: of the teacher's calibration: stored answers p become p^(1/T), scaled to one.
         truth_weight: share of the truth in the loss of an image that has one.
@@ -122,7 +124,7 @@ class PseudoLabelled(Examples):
         self,
         records: Sequence[ImageRecord],
         store: LabelStore,
-        task: Classification,
+        class_names: Sequence[str],
         *,
         weights: FloatArray,
         temperature: float,
@@ -137,12 +139,12 @@ class PseudoLabelled(Examples):
         self._positions = np.array([store.position(r.id) for r in records], dtype=np.int64)
         # Images take turns out of step, and so do the repetitions of one.
         self._first = np.array([int(r.id[:4], 16) for r in records], dtype=np.int64) + _repetitions(self._positions)
-        self._smoothed = _smooth(len(task.class_names), label_smoothing)
-        places = {name: place for place, name in enumerate(task.class_names)}
+        self._smoothed = smoothed_targets(len(class_names), label_smoothing)
+        places = {name: place for place, name in enumerate(class_names)}
         self._truth = np.array([-1 if r.label is None else places[r.label] for r in records], dtype=np.int64)
 
     def epoch(self, number: int) -> Places:
-        order = _order(len(self._records), self._seed, number, 0)
+        order = order_of(len(self._records), self._seed, number, 0)
         return np.stack([order, (number + self._first[order]) % self._views], axis=1)
 
     def lesson(self, places: Places) -> Lesson:
@@ -179,7 +181,7 @@ def mix(count: int, alpha: float, seed: Sequence[int]) -> tuple[npt.NDArray[np.i
     return partners, np.maximum(share, 1 - share).astype(np.float32)
 
 
-def _smooth(classes: int, amount: float) -> FloatArray:
+def smoothed_targets(classes: int, amount: float) -> FloatArray:
     """Row c is the target of class c, float32 [C, C]."""
     targets: FloatArray = ((1 - amount) * np.eye(classes) + amount / classes).astype(np.float32)
     return targets
@@ -195,6 +197,7 @@ def _repetitions(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return times
 
 
-def _order(count: int, seed: int, epoch: int, number: int) -> npt.NDArray[np.int64]:
+def order_of(count: int, seed: int, epoch: int, number: int) -> npt.NDArray[np.int64]:
+    """A random order of `count` things that depends on the other numbers alone, int64 [count]."""
     order: npt.NDArray[np.int64] = np.random.default_rng([seed, epoch, number, 7]).permutation(count)
     return order

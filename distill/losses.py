@@ -9,17 +9,40 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, NamedTuple, final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-__all__ = ["LOSSES", "DistillationLoss", "LossName", "build_loss", "mixed_with_truth", "soft_cross_entropy"]
+__all__ = [
+    "LOSSES",
+    "DistillationLoss",
+    "LessonLoss",
+    "LossName",
+    "Targets",
+    "build_loss",
+    "mixed_with_truth",
+    "of_rows",
+    "soft_cross_entropy",
+]
 
 LossName = Literal["kl", "dist", "dkd", "js", "hard"]
 LOSSES: tuple[LossName, ...] = ("kl", "dist", "dkd", "js", "hard")
 
 _TINY = 1e-12  # under what is divided by: where a class is given nothing, 0 / 1e-12 is 0, and so is the gradient
+
+
+class Targets(NamedTuple):
+    """What should be answered to a batch: the fields of a `distill.examples.Lesson` but the first, as tensors."""
+
+    teacher: torch.Tensor
+    truth: torch.Tensor
+    truth_share: torch.Tensor
+    weight: torch.Tensor
+
+
+LessonLoss = Callable[[torch.Tensor, Targets], torch.Tensor]
+"""The student's logits, float32 [N, C] or [N, C, h, w], and what they should be, to a float32 scalar."""
 
 
 class DistillationLoss(ABC):
@@ -53,6 +76,15 @@ def build_loss(name: LossName, temperature: float) -> DistillationLoss:
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature:g}; it has to be a finite number above 0")
     return _BUILD[name](temperature)
+
+
+def of_rows(loss: DistillationLoss) -> LessonLoss:
+    """The loss of a lesson of one answer an image: compared with the teacher, mixed with truth."""
+
+    def value(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        return mixed_with_truth(loss, logits, *targets)
+
+    return value
 
 
 def mixed_with_truth(

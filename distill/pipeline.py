@@ -26,8 +26,9 @@ from distill.core.files import digest_of, sha256_of, write_json
 from distill.core.progress import Progress
 from distill.core.run import Run
 from distill.core.settings import TeacherSettings
+from distill.core.task import Metric, Task
 from distill.data import sources
-from distill.data.digits import DIGITS, with_demo
+from distill.data.demo import images_in_demo, with_demo
 from distill.data.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 # Raised when a stage's code starts to give other results, so that finished runs do that stage anew.
 _VERSIONS: dict[StageName, int] = {
     "data": 2,
-    "teacher": 2,
-    "labels": 2,
-    "student": 2,
-    "baseline": 2,
+    "teacher": 3,
+    "labels": 3,
+    "student": 3,
+    "baseline": 3,
     "export": 3,
-    "benchmark": 1,
-    "report": 1,
+    "benchmark": 2,
+    "report": 2,
 }
 
 _NEEDS: dict[StageName, tuple[StageName, ...]] = {
@@ -113,9 +114,9 @@ def run(config: RunConfig, console: Console, *, until: StageName | None = None) 
         steps = _Steps(config, folder, console, until)
         work = stages.Work(config, folder, Progress(console))
 
-        candidates = sources.find(config.data)
+        candidates = sources.find(config.data, config.task)
         known = _known_images(folder)
-        steps.do("data", lambda: stages.data(work, candidates, known), listing=_listing(candidates))
+        steps.do("data", lambda: stages.data(work, candidates, known), listing=sources.listing(candidates))
         steps.do("teacher", lambda: stages.teacher(work))
         steps.do("labels", lambda: stages.labels(work, steps.fingerprints["labels"]))
         steps.do("student", lambda: stages.student(work))
@@ -137,9 +138,9 @@ def plan(config: RunConfig) -> tuple[list[Planned], int]:
     exists = (config.output / "run.json").exists()
     if config.data.demo is not None:
         if not exists:
-            return [Planned(name, False, "new run") for name in STAGES], DIGITS
+            return [Planned(name, False, "new run") for name in STAGES], images_in_demo(config)
         config = with_demo(config)
-    candidates = sources.find(config.data)
+    candidates = sources.find(config.data, config.task)
     if not exists:
         return [Planned(name, False, "new run") for name in STAGES], len(candidates)
     folder = Run(config.output)
@@ -150,7 +151,7 @@ def plan(config: RunConfig) -> tuple[list[Planned], int]:
         if waits_for is not None:
             planned.append(Planned(name, False, f"after {waits_for}"))
             continue
-        fingerprint = steps.fingerprint(name, _listing(candidates) if name == "data" else "")
+        fingerprint = steps.fingerprint(name, sources.listing(candidates) if name == "data" else "")
         steps.fingerprints[name] = fingerprint
         done = folder.done(name, fingerprint) is not None
         fresh = not (folder.folder(name) / "stage.json").exists()
@@ -168,7 +169,7 @@ def estimated(config: RunConfig, planned: Sequence[Planned]) -> list[Planned]:
         config = with_demo(config)
     if all(step.done for step in planned):
         return list(planned)
-    found = estimate(config, sources.find(config.data))
+    found = estimate(config, sources.find(config.data, config.task))
     return [step if step.done else replace(step, estimate=found[step.name]) for step in planned]
 
 
@@ -178,6 +179,8 @@ class _Steps:
     def __init__(self, config: RunConfig, folder: Run, console: Console, until: StageName | None) -> None:
         self._config, self._run, self._console = config, folder, console
         self._until = STAGES.index(until or STAGES[-1])
+        module = plugins.load("tasks", config.task)
+        self._task: Task = module.build(module.Config(), ())  # the classes are not known before the stage `data`
         self._did: list[str] = []
         self.fingerprints: dict[str, str] = {}
 
@@ -201,7 +204,7 @@ class _Steps:
         seconds = time.monotonic() - start
         self._run.finish(name, fingerprint, seconds, summary)
         self._did.append(name)
-        for line in describe(name, summary):
+        for line in describe(name, summary, self._task.metric):
             self._console.print(f"  {escape(line)}", highlight=False)
         self._console.print(f"  [dim]{seconds:.1f} s[/dim]", highlight=False)
 
@@ -225,9 +228,9 @@ class _Steps:
                 depends = {
                     "labels": _values(c.labels),
                     "data": self._data("digest"),
-                    "crop": [c.train.min_crop, c.train.color],
-                    "view": self._view(),
                 }
+                if not self._task.by_pixel:
+                    depends |= {"crop": [c.train.min_crop, c.train.color], "view": self._view()}
                 depends |= {
                     "teacher": self.fingerprints["teacher"],
                     "asked": [c.teacher.batch_size, c.teacher.precision],
@@ -237,6 +240,7 @@ class _Steps:
                     "student": _values(c.student),
                     "train": _values(c.train),
                     "trust": _values(c.trust),
+                    "view": self._view(),
                     "labels": self.fingerprints["labels"],
                 }
             case "baseline":
@@ -272,16 +276,12 @@ def _values(settings: BaseModel) -> dict[str, Any]:
     return values
 
 
-def _listing(candidates: list[sources.Candidate]) -> str:
-    return digest_of([[c.path, c.origin, c.label, c.hidden, c.group, c.bytes, c.mtime_ns] for c in candidates])
-
-
 def _known_images(folder: Run) -> Manifest | None:
     path = folder.folder("data") / stages.MANIFEST
     return Manifest.load(path) if path.exists() else None
 
 
-def describe(name: StageName, summary: dict[str, Any]) -> Iterator[str]:
+def describe(name: StageName, summary: dict[str, Any], metric: Metric) -> Iterator[str]:
     """What a finished stage is worth saying."""
     match name:
         case "data":
@@ -299,22 +299,22 @@ def describe(name: StageName, summary: dict[str, Any]) -> Iterator[str]:
             learnt = summary.get("training") or summary.get("fit") or {"decisions": {}}
             for member, fit in learnt.get("members", {}).items():
                 yield (
-                    f"{member}: validation accuracy {fit['validation_accuracy']:.3f} after epoch {fit['best_epoch']} of"
-                    f" {fit['epochs']}"
+                    f"{member}: {metric.title} {fit['validation_score']:.3f} on validation after epoch"
+                    f" {fit['best_epoch']} of {fit['epochs']}"
                 )
             for key, value in learnt["decisions"].items():
                 yield f"{key}: {value}"
             for split, score in summary["scores"].items():
-                a = score["accuracy"]
-                yield f"{split} accuracy {a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}] on {score['images']} images"
+                a = score[metric.key]
+                yield (
+                    f"{split} {metric.title} {a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}] on"
+                    f" {score['images']} images"
+                )
         case "labels":
-            yield (
-                f"{summary['images']} images x {summary['views']} views, {summary['bytes_a_view']:.0f} bytes a view,"
-                f" mean confidence {summary['mean_confidence']:.2f}"
-            )
+            yield (f"{summary['images']} images, {summary['stored']}, mean confidence {summary['mean_confidence']:.2f}")
             yield f"answered in {summary['precision']}"
-            if summary["hidden_accuracy"] is not None:
-                yield f"right on {summary['hidden_accuracy']:.3f} of the images whose label was hidden"
+            if summary["hidden_score"] is not None:
+                yield f"{metric.title} {summary['hidden_score']:.3f} on the images whose truth was hidden"
         case _:
             return
 

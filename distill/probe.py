@@ -13,7 +13,6 @@ from distill.data.batches import ImageCache, iterate
 from distill.data.views import Resize, View, fixed_view
 from distill.examples import Lesson
 from distill.losses import soft_cross_entropy
-from distill.tasks.classification import Classification
 from distill.torch_predictor import Network
 
 __all__ = ["fit_probe"]
@@ -26,7 +25,6 @@ def fit_probe(
     network: Network,
     lesson: Lesson,
     validation: Sequence[ImageRecord],
-    task: Classification,
     *,
     cache: ImageCache,
     resize: Resize,
@@ -40,7 +38,6 @@ def fit_probe(
         network: its features are kept, its classifier is replaced.
         lesson: what to fit it to; where there is truth, that counts.
         validation: labelled images.
-        task: knows the classes.
         cache: gives the images.
         resize: shape of the fixed view.
 
@@ -52,7 +49,7 @@ def fit_probe(
     x = _features(network, lesson.shown, cache)
     t = torch.from_numpy(np.where(lesson.truth_share[:, None] > 0, lesson.truth, lesson.teacher)).double()
     x_val = _features(network, [(r, (fixed_view(r.width, r.height, resize),)) for r in validation], cache)
-    t_val = torch.from_numpy(task.truth([r.label for r in validation]))
+    t_val = torch.tensor([network.class_names.index(str(r.label)) for r in validation])
     mean, std = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
     fitted = []
     for penalty in _PENALTIES:
@@ -61,6 +58,7 @@ def fit_probe(
         fitted.append((float(loss), penalty, weight, bias))
     _, penalty, weight, bias = min(fitted, key=lambda f: f[0])
     layer = network.classifier()
+    assert layer.bias is not None
     with torch.no_grad():
         folded = weight / std
         layer.weight.copy_(folded.float().to(device))

@@ -6,10 +6,8 @@ need it, so that a finished run answers at once.
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,25 +18,27 @@ import numpy as np
 from distill import __version__
 from distill.config import RunConfig
 from distill.core import plugins
+from distill.core.dense import IGNORED
 from distill.core.ensemble import Ensemble
 from distill.core.errors import DistillError, TeacherError, UserError
 from distill.core.files import read_json, replacing, write_json
 from distill.core.metrics_log import MetricsLog
+from distill.core.overlay import background, class_colors, overlay
 from distill.core.progress import Progress
 from distill.core.run import Run
 from distill.core.settings import FitSettings, Settings, TeacherSettings, TrainSettings
-from distill.core.types import ImageRecord, Predictor, softmax
+from distill.core.task import Score, Task
+from distill.core.types import ImageRecord, Predictor
 from distill.data import sources
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest, check, scan
 from distill.data.views import ViewPlan
 from distill.labels.leaks import find_leaks
-from distill.tasks.classification import Classification, Score
 from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each
 
 if TYPE_CHECKING:
     from distill.examples import Examples
-    from distill.losses import DistillationLoss
+    from distill.losses import LessonLoss
     from distill.torch_predictor import Network
     from distill.train import Trained
 
@@ -66,10 +66,10 @@ class Work:
         """The images, as the stage `data` left them."""
         return Manifest.load(self.run.folder("data") / MANIFEST)
 
-    def task(self, manifest: Manifest) -> Classification:
+    def task(self, manifest: Manifest) -> Task:
         """What right means."""
         module = plugins.load("tasks", self.config.task)
-        task: Classification = module.build(module.Config(), manifest.classes)
+        task: Task = module.build(module.Config(), manifest.classes)
         return task
 
     def view_plan(self, settings: TrainSettings) -> ViewPlan:
@@ -84,7 +84,10 @@ class Work:
 
 def data(work: Work, candidates: Sequence[sources.Candidate], known: Manifest | None) -> dict[str, Any]:
     """Read every image; say which split it is in or why it was left out."""
-    manifest = scan(candidates, work.config.data, known, work.progress)
+    module = plugins.load("tasks", work.config.task)
+    by_pixel = module.build(module.Config(), ()).by_pixel
+    masks = work.run.folder("data") / "masks" if by_pixel else None
+    manifest = scan(candidates, work.config.data, known, work.progress, masks)
     held_out = manifest.of("validation") + manifest.of("test")
     leaks = find_leaks(manifest.of("train"), held_out, work.cache(), work.progress)
     manifest = manifest.without({leak.image: f"shows what a {leak.split} image shows: {leak.of}" for leak in leaks})
@@ -108,7 +111,11 @@ def teacher(work: Work) -> dict[str, Any]:
         predictor = build_teacher(work.config, manifest.classes)
         load_fitted(predictor, settings, work.run.folder("teacher"))
     scores = _score(work, as_labeller(predictor, manifest.classes, settings), "teacher", manifest, task, cache)
-    _stop_at_chance(scores["validation"], task)
+    if lacking := task.no_better_than_chance(scores["validation"]):
+        raise TeacherError(
+            f"the teacher knows no more than chance: {lacking}. Usual causes: teacher.classes in another order than the"
+            " weights' outputs, a wrong class_map, a wrong mean and std, labels mixed up"
+        )
     return {
         "detail": f"{_name(settings)}, {_pixels(predictor)} px",
         "fit": _fit_summary(fits),
@@ -121,15 +128,18 @@ def _fit(
     work: Work, network: Network, settings: FitSettings, name: str, manifest: Manifest, cache: ImageCache
 ) -> dict[str, Any]:
     """Fine-tune a teacher's network on the labelled images."""
-    from distill.examples import Truth
-    from distill.losses import build_loss
-
     known = manifest.of("train", labelled=True)
     if not known:
         raise TeacherError("teacher.fit needs labelled training images: give data.labeled")
-    plan, smoothing = work.view_plan(settings), settings.label_smoothing
-    examples = Truth(known, work.task(manifest), plan, epoch_size=len(known), label_smoothing=smoothing)
-    loss = build_loss("kl", 1.0)  # of truth alone it is cross-entropy
+    task = work.task(manifest)
+    examples = task.lessons_of_truth(
+        known,
+        work.view_plan(settings),
+        settings,
+        epoch_size=len(known),
+        size=network.image_size,
+    )
+    loss = task.loss_of_truth()
     return asdict(_train(work, network, examples, settings, loss, "teacher", manifest, cache, part=name))
 
 
@@ -147,18 +157,15 @@ def _fit_summary(fits: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def labels(work: Work, fingerprint: str) -> dict[str, Any]:
-    """Ask the teacher about every view of every training image, once."""
-    from distill.labels.label import label
-    from distill.labels.store import LabelStore
-
+    """Ask the teacher about every training image, once."""
     config, manifest, folder, cache = work.config, work.manifest(), work.run.folder("labels"), work.cache()
-    records, settings = manifest.of("train"), config.teacher
+    records, settings, task = manifest.of("train"), config.teacher, work.task(manifest)
     predictor = build_teacher(config, manifest.classes)
     load_fitted(predictor, settings, work.run.folder("teacher"))
     precision = choose_precision(predictor, settings, records, cache, folder)
     labeller = as_labeller(predictor, manifest.classes, settings)
     plan = work.view_plan(config.train)
-    label(
+    task.store(
         labeller,
         records,
         folder,
@@ -176,68 +183,46 @@ def labels(work: Work, fingerprint: str) -> dict[str, Any]:
         },
         progress=work.progress,
     )
-    store = LabelStore(folder)
-    fixed = store.targets(0)
-    answers = [manifest.classes[i] for i in fixed.argmax(axis=1)]
-    hidden = [a == r.hidden_label for a, r in zip(answers, records, strict=True) if r.hidden_label is not None]
-    return {
-        "images": len(records),
-        "views": store.views,
-        "precision": precision,
-        "bytes_a_view": round(store.bytes_on_disk / len(store), 1),
-        "mean_confidence": float(fixed.max(axis=1).mean()),
-        "by_class": dict(sorted(Counter(answers).items())),
-        "hidden_accuracy": float(np.mean(hidden)) if hidden else None,
-    }
+    return {"images": len(records), "precision": precision, **task.summary_of_store(folder, records)}
 
 
 def student(work: Work) -> dict[str, Any]:
     """Teach the student what the store says."""
-    from distill.evaluate import Answers
-    from distill.examples import PseudoLabelled
-    from distill.labels.choice import choose
-    from distill.labels.store import LabelStore
-    from distill.losses import build_loss
-
-    manifest, cache, config = work.manifest(), work.cache(), work.config
-    store, records = LabelStore(work.run.folder("labels")), manifest.of("train")
-    task = work.task(manifest)
-    said = Answers.load(work.run.folder("teacher") / "predictions" / "validation.parquet")
-    choice = choose(store, records, manifest.classes, config.trust, softmax(said.logits), said.truth)
-    choice.save(work.run.folder("student") / "choice.parquet", manifest.classes)
-    used = choice.weights > 0
-    examples = PseudoLabelled(
-        [r for r, use in zip(records, used, strict=True) if use],
-        store,
-        task,
-        weights=choice.weights[used],
-        temperature=choice.temperature,
-        truth_weight=config.train.truth_weight,
-        label_smoothing=config.train.label_smoothing,
-        seed=config.seed,
-    )
+    manifest, cache, config, folder = work.manifest(), work.cache(), work.config, work.run.folder("student")
+    task, plan = work.task(manifest), work.view_plan(config.train)
+    said = task.load_answers(work.run.folder("teacher") / "predictions" / "validation.parquet")
     network = _build(work, config.student, manifest)
-    loss = build_loss(config.train.loss, config.train.temperature)
-    summary = _learn(work, network, examples, loss, "student", manifest, task, cache)
-    _draw_what_is_fed(network, examples, manifest.classes, work.run.folder("student") / "fed", cache)
-    return {**summary, "choice": choice.summary(manifest.classes)}
+    examples, choice = task.lessons_of_teacher(
+        manifest.of("train"),
+        work.run.folder("labels"),
+        config,
+        said,
+        folder,
+        plan=plan,
+        size=network.image_size,
+    )
+    summary = _learn(work, network, examples, task.loss(config), "student", manifest, task, cache)
+    _draw_what_is_fed(network, examples, manifest.classes, folder / "fed", cache)
+    return {**summary, "choice": choice}
 
 
 def baseline(work: Work) -> dict[str, Any]:
     """Train the control: the same student, as many steps, on the labelled images alone."""
-    from distill.examples import Truth
-    from distill.losses import build_loss
-
     manifest, cache, config = work.manifest(), work.cache(), work.config
     known = manifest.of("train", labelled=True)
-    classes = {r.label for r in known}
+    task = work.task(manifest)
+    classes = task.classes_in(known)
     if len(classes) < 2:
         return {"absent": f"no control: {len(known)} labelled training images of {len(classes)} classes"}
-    task, plan = work.task(manifest), work.view_plan(config.train)
-    count, smoothing = len(manifest.of("train")), config.train.label_smoothing
-    examples = Truth(known, task, plan, epoch_size=count, label_smoothing=smoothing)
     network = _build(work, config.student, manifest)
-    return _learn(work, network, examples, build_loss("kl", 1.0), "baseline", manifest, task, cache)
+    examples = task.lessons_of_truth(
+        known,
+        work.view_plan(config.train),
+        config.train,
+        epoch_size=len(manifest.of("train")),
+        size=network.image_size,
+    )
+    return _learn(work, network, examples, task.loss_of_truth(), "baseline", manifest, task, cache)
 
 
 def export(work: Work) -> dict[str, Any]:
@@ -295,7 +280,7 @@ def _train(
     network: Network,
     examples: Examples,
     settings: TrainSettings,
-    loss: DistillationLoss,
+    loss: LessonLoss,
     stage: str,
     manifest: Manifest,
     cache: ImageCache,
@@ -325,10 +310,10 @@ def _learn(
     work: Work,
     network: Network,
     examples: Examples,
-    loss: DistillationLoss,
+    loss: LessonLoss,
     stage: str,
     manifest: Manifest,
-    task: Classification,
+    task: Task,
     cache: ImageCache,
 ) -> dict[str, Any]:
     """Train a student, score it, leave its card."""
@@ -349,7 +334,7 @@ def _learn(
 
 
 def _score(
-    work: Work, predictor: Predictor, stage: str, manifest: Manifest, task: Classification, cache: ImageCache
+    work: Work, predictor: Predictor, stage: str, manifest: Manifest, task: Task, cache: ImageCache
 ) -> dict[str, Score]:
     """Scores on validation and, where there is one, test; the answers are kept for paired comparisons."""
     from distill.evaluate import evaluate
@@ -363,23 +348,6 @@ def _score(
             )
             answers.save(work.run.folder(stage) / "predictions" / f"{split}.parquet")
     return scores
-
-
-def _stop_at_chance(score: Score, task: Classification) -> None:
-    """A teacher that knows nothing would fill the store with noise.
-
-    Guessing has a balanced accuracy of 1/C whatever the class frequencies; two standard errors above it is the bound.
-    """
-    sizes = [sum(row) for row in score.confusion if sum(row)]
-    chance = 1 / len(sizes)
-    error = math.sqrt(sum(chance * (1 - chance) / n for n in sizes)) / len(sizes)
-    if score.balanced_accuracy <= chance + 2 * error:
-        raise TeacherError(
-            f"the teacher knows no more than chance: balanced accuracy {score.balanced_accuracy:.3f} on"
-            f" {score.images} validation images of {len(sizes)} classes, guessing gives {chance:.3f} +- {error:.3f}."
-            " Usual causes: teacher.classes in another order than the weights' outputs, a wrong class_map, a wrong mean"
-            " and std, labels mixed up"
-        )
 
 
 def _torch_predictor(network: Network) -> Predictor:
@@ -431,14 +399,23 @@ def _draw_what_is_fed(
 
     lesson = examples.lesson(examples.epoch(0)[:_FED])
     pixels = np.stack([render(cache.get(record), view, network.image_size) for record, (view,) in lesson.shown])
-    targets = lesson.teacher + (lesson.truth - lesson.teacher) * lesson.truth_share[:, None]
+    targets = lesson.teacher + (lesson.truth - lesson.teacher) * lesson.truth_share[..., None]
     shown = network.denormalize(network.normalize(torch.from_numpy(pixels))).numpy()
     captions = []
     folder.mkdir(exist_ok=True)
     for number, ((record, (view,)), target, picture) in enumerate(zip(lesson.shown, targets, shown, strict=True)):
+        drawn = picture
+        if target.ndim == 3:  # of pixels: the target beside what is shown
+            mask = target.argmax(axis=-1).astype(np.uint8)
+            mask[lesson.weight[number] == 0] = IGNORED
+            side = len(picture) // len(mask)
+            filled = mask.repeat(side, 0).repeat(side, 1)
+            laid = overlay(picture, filled, class_colors(len(classes)), clear=background(classes))
+            drawn = np.concatenate([picture, laid], axis=1)
         with replacing(folder / f"fed-{number}.png") as temporary:
-            Image.fromarray(picture).save(temporary, format="PNG")
-        top = target.argsort()[::-1][:2]
-        said = ", ".join(f"{classes[i]} {target[i]:.2f}" for i in top)
+            Image.fromarray(drawn).save(temporary, format="PNG")
+        mean = target.reshape(-1, len(classes)).mean(axis=0)
+        top = mean.argsort()[::-1][:2]
+        said = ", ".join(f"{classes[i]} {mean[i]:.2f}" for i in top)
         captions.append({"picture": f"fed-{number}", "caption": f"{record.id[:8]} {view}: {said}"})
     write_json(folder / "fed.json", captions)

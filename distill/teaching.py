@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from distill.config import RunConfig
 from distill.core import plugins
-from distill.core.class_map import MappedTeacher
+from distill.core.adapted import adapted
 from distill.core.ensemble import Ensemble
 from distill.core.errors import UserError
 from distill.core.files import read_json, write_json
@@ -20,7 +20,15 @@ from distill.data.views import fixed_view
 if TYPE_CHECKING:
     from distill.torch_predictor import Network, Precision
 
-__all__ = ["as_labeller", "build_teacher", "choose_precision", "load_fitted", "mapped", "networks", "of_each"]
+__all__ = [
+    "as_labeller",
+    "build_teacher",
+    "choose_precision",
+    "forward_passes",
+    "load_fitted",
+    "networks",
+    "of_each",
+]
 
 T = TypeVar("T")
 
@@ -70,19 +78,27 @@ def load_fitted(teacher: Predictor, settings: TeacherSettings, folder: Path) -> 
         load(teacher, "")
 
 
-def mapped(teacher: Predictor, class_names: Sequence[str], settings: TeacherSettings) -> Predictor:
-    """The teacher in the classes of the data; an ensemble sees to that by itself, member by member."""
-    if teacher.class_names == tuple(class_names) and not settings.class_map:
-        return teacher
-    return MappedTeacher(teacher, class_names, settings.class_map, settings.unmapped)
-
-
 def as_labeller(teacher: Predictor, class_names: Sequence[str], settings: TeacherSettings) -> Predictor:
-    """The teacher as it answers for the store and is scored: in the classes of the data, with its augmentation."""
-    from distill.labels.mirrored import Mirrored
+    """The teacher as it answers for the store and is scored: in the classes of the data, with its augmentation.
 
-    answers = mapped(teacher, class_names, settings)
-    return Mirrored(answers) if settings.test_time_augmentation == "mirror" else answers
+    Raises:
+        TeacherError: its classes cannot become those of the data, or it is to be shown at other sizes than its own and
+            does not take them.
+    """
+    from distill.labels.augmented import Augmented
+
+    # an ensemble sees to the classes and tiles of each member by itself
+    answers = teacher if isinstance(teacher, Ensemble) else adapted(teacher, class_names, settings)
+    mirror, scales = settings.test_time_augmentation == "mirror", settings.test_time_scales
+    return Augmented(answers, mirror=mirror, scales=scales) if mirror or scales != [1.0] else answers
+
+
+def forward_passes(teacher: Predictor, settings: TeacherSettings) -> list[float]:
+    """What answering a view takes, in forward passes of one image of each member's own size, or the one teacher's."""
+    views = 2 if settings.test_time_augmentation == "mirror" else 1
+    pixels = views * sum(scale**2 for scale in settings.test_time_scales)
+    members = [member.settings for member in teacher.members] if isinstance(teacher, Ensemble) else [settings]
+    return [pixels * member.tiles**2 for member in members]
 
 
 def choose_precision(

@@ -18,16 +18,19 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Network(nn.Module):
-    """A classifier with its normalisation inside: uint8 NHWC in, float32 logits out.
+    """A classifier of images or pixels with its normalisation inside: uint8 NHWC in, float32 logits out.
 
     Args:
-        backbone: module from float32 [N, 3, H, W] to [N, C] logits, with timm's `forward_features`, `forward_head` and
-            `get_classifier` where it is to be probed.
+        backbone: module from float32 [N, 3, H, W] to logits [N, C], or [N, C, h, w] on its own grid; with timm's
+            `get_classifier` where it is to be trained, `forward_features` and `forward_head` where it is to be probed.
         class_names: C names.
         image_size: side of the input in pixels.
         mean: per channel, of values scaled to 0..1.
         std: per channel, of values scaled to 0..1.
         pretrained: whether the backbone starts from trained weights (decides defaults of training).
+        trained: name of the backbone's part that `pretrained` is about; all of it if empty.
+        answers_maps: whether it answers [N, C, h, w].
+        any_size: whether it also takes squares of other multiples of 32 pixels.
     """
 
     mean: torch.Tensor
@@ -35,6 +38,8 @@ class Network(nn.Module):
     class_names: tuple[str, ...]
     image_size: int
     pretrained: bool
+    answers_maps: bool
+    any_size: bool
 
     def __init__(
         self,
@@ -45,12 +50,18 @@ class Network(nn.Module):
         std: Sequence[float],
         *,
         pretrained: bool,
+        trained: str = "",
+        answers_maps: bool = False,
+        any_size: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.class_names = tuple(class_names)
         self.image_size = image_size
         self.pretrained = pretrained
+        self.answers_maps = answers_maps
+        self.any_size = any_size
+        self._trained = trained
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -68,17 +79,22 @@ class Network(nn.Module):
         return logits
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 [N, F]: what the classifier layer is given."""
+        """float32 [N, F]: what the classifier layer of a classifier of images is given."""
         backbone = self.backbone
         maps = backbone.forward_features(self.normalize(images))  # type: ignore[operator]
         pooled: torch.Tensor = backbone.forward_head(maps, pre_logits=True)  # type: ignore[operator]
         return pooled.float()
 
-    def classifier(self) -> nn.Linear:
-        """The last layer, [F] -> [C]."""
+    def trained_part(self) -> nn.Module:
+        """What starts from trained weights, if `pretrained`: the backbone, or the encoder in it."""
+        return self.backbone.get_submodule(self._trained)
+
+    def classifier(self) -> nn.Linear | nn.Conv2d:
+        """The last layer, [F] -> [C]; where each pixel is answered, a convolution of 1x1."""
         layer = self.backbone.get_classifier()  # type: ignore[operator]
-        if not isinstance(layer, nn.Linear):
-            raise TypeError(f"expected a linear classifier, found {type(layer).__name__}")
+        wanted = nn.Conv2d if self.answers_maps else nn.Linear
+        if not isinstance(layer, wanted):
+            raise TypeError(f"expected a classifier of the kind {wanted.__name__}, found {type(layer).__name__}")
         return layer
 
 
@@ -107,13 +123,20 @@ class TorchPredictor(Predictor):
         size: int = self.network.image_size
         return size
 
+    @property
+    def any_size(self) -> bool:
+        possible: bool = self.network.any_size
+        return possible
+
     def predict(self, images: Images) -> FloatArray:
         self.network.eval()
         reduced = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         with torch.inference_mode(), reduced:
             # Pillow hands out read-only arrays, which torch cannot hold: these are copied
             logits = self.network(torch.from_numpy(np.require(images, requirements="W")).to(self.device))
-        answer: FloatArray = logits.float().cpu().numpy()
+        if logits.ndim == 4:
+            logits = logits.permute(0, 2, 3, 1)
+        answer: FloatArray = logits.float().cpu().contiguous().numpy()
         return answer
 
     def digest(self) -> str:

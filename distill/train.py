@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,14 +27,14 @@ from distill.core.files import replacing
 from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress
 from distill.core.settings import TrainSettings
+from distill.core.task import Task
 from distill.core.types import FloatArray, ImageRecord, Images
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import Resize, View
-from distill.evaluate import answer
+from distill.evaluate import evaluate
 from distill.examples import Examples, Lesson, mix
-from distill.losses import DistillationLoss, mixed_with_truth
+from distill.losses import LessonLoss, Targets
 from distill.probe import fit_probe
-from distill.tasks.classification import Classification
 from distill.torch_predictor import Network, TorchPredictor
 
 for _part in ("fabric", "pytorch"):  # importing one imports the other; they announce each precision on stderr
@@ -53,13 +54,13 @@ class Trained:
     Args:
         epochs: passes made.
         best_epoch: the one whose averaged weights were kept, counted from 1.
-        validation_accuracy: of these weights.
+        validation_score: of these weights, in the task's metric.
         decisions: what `auto` settings became, with the reason.
     """
 
     epochs: int
     best_epoch: int
-    validation_accuracy: float
+    validation_score: float
     decisions: dict[str, str]
 
 
@@ -67,7 +68,7 @@ class Trained:
 class _State:
     epoch: int = 0  # epochs done
     best_epoch: int = 0
-    best_accuracy: float = -1.0
+    best_score: float = -1.0
     best_nll: float = math.inf
 
 
@@ -75,9 +76,9 @@ def train(
     network: Network,
     examples: Examples,
     validation: Sequence[ImageRecord],
-    task: Classification,
+    task: Task,
     settings: TrainSettings,
-    loss: DistillationLoss,
+    loss: LessonLoss,
     folder: Path,
     *,
     stage: str,
@@ -99,7 +100,7 @@ def train(
         validation: labelled images that choose the epoch.
         task: scores them.
         settings: of the training.
-        loss: of the teacher's answers; truth always takes cross-entropy.
+        loss: compares the network's logits with what a lesson asks for.
         folder: for checkpoints, weights and TensorBoard.
         stage: name in metrics and progress.
         seed: of everything random.
@@ -120,12 +121,13 @@ def train(
     torch.manual_seed(seed)
     if not (folder / _STATE).exists():
         if plan.probe:
-            fit_probe(network, examples.fixed(_PROBE_IMAGES), validation, task, cache=cache, resize=resize)
-        else:
+            fit_probe(network, examples.fixed(_PROBE_IMAGES), validation, cache=cache, resize=resize)
+        elif not network.answers_maps:
             # timm's initial classifier answers a MobileNetV4 of 10 classes with a loss of 6.4 instead of -log(1/10) =
-            # 2.3, and the first epochs go into undoing that.
-            nn.init.zeros_(network.classifier().weight)
-            nn.init.zeros_(network.classifier().bias)
+            # 2.3, and the first epochs go into undoing that. Heads of segmenters do without: started at zero, one of
+            # three classes was still never answered after 120 steps, and learnt within 20 otherwise.
+            for parameter in network.classifier().parameters():
+                nn.init.zeros_(parameter)
     optimizer = torch.optim.AdamW(_groups(network, settings.weight_decay), lr=plan.lr, fused=True)
     ema = ModelEmaV3(network, decay=settings.ema_decay, use_warmup=True)
     if (folder / _STATE).exists():
@@ -155,9 +157,7 @@ def train(
                 batch = _Batch.of(lessons.next(), pixels, fabric.device)
                 if settings.mixup > 0:
                     batch = batch.mixed(*mix(len(pixels), settings.mixup, (seed, epoch, number)))
-                value = mixed_with_truth(
-                    loss, model(batch.images), batch.teacher, batch.truth, batch.truth_share, batch.weight
-                )
+                value = loss(model(batch.images), Targets(*batch[1:]))
                 fabric.backward(value)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -165,21 +165,21 @@ def train(
                 losses.append(value.detach())
                 bar.advance(len(pixels), f"loss {float(losses[-1]):.3f}")
         seconds = time.monotonic() - start
-        logits = answer(TorchPredictor(ema.module, str(fabric.device)), validation, cache, resize)
-        score = task.score(logits, task.truth([r.label for r in validation]))
+        score, _ = evaluate(TorchPredictor(ema.module, str(fabric.device)), task, validation, cache, resize)
+        reached = task.main(score).value
         mean_loss = float(torch.stack(losses).double().mean())
         if not math.isfinite(mean_loss):
             raise UserError(
                 f"{stage}: the loss is no number any more in epoch {epoch + 1}: lower the learning rate ({plan.lr:g})"
             )
         state.epoch = epoch + 1
-        better = (score.accuracy.value, -score.nll) > (state.best_accuracy, -state.best_nll)
+        better = (reached, -score.nll) > (state.best_score, -state.best_nll)
         if better:
-            state.best_epoch, state.best_accuracy, state.best_nll = epoch + 1, score.accuracy.value, score.nll
+            state.best_epoch, state.best_score, state.best_nll = epoch + 1, reached, score.nll
         values = {
             "loss": mean_loss,
             "lr": rate,
-            "validation_accuracy": score.accuracy.value,
+            "validation_score": reached,
             "validation_nll": score.nll,
             "images_per_s": len(places) / seconds,
         }
@@ -191,21 +191,28 @@ def train(
     network.to("cpu").eval()
     save_weights(network.backbone, folder / WEIGHTS)
     board.close()
-    return Trained(state.epoch, state.best_epoch, state.best_accuracy, plan.reasons)
+    return Trained(state.epoch, state.best_epoch, state.best_score, plan.reasons)
 
 
 class _Lessons:
-    """Hands an epoch's batches to the threads that render them, and their targets to the loop, in the same order."""
+    """Hands an epoch's batches to the threads that render them, and their targets to the loop, in the same order.
+
+    A thread of its own makes each lesson while the one before is shown: those of pixels decode and cut masks.
+    """
 
     def __init__(self, examples: Examples, parts: Sequence[npt.NDArray[np.int64]]) -> None:
         self._examples, self._parts = examples, parts
         self._waiting: deque[Lesson] = deque()
 
     def shown(self) -> Iterator[Sequence[tuple[ImageRecord, Sequence[View]]]]:
-        for part in self._parts:
-            lesson = self._examples.lesson(part)
-            self._waiting.append(lesson)
-            yield lesson.shown
+        with ThreadPoolExecutor(1, thread_name_prefix="lessons") as maker:
+            following = maker.submit(self._examples.lesson, self._parts[0])
+            for number in range(1, len(self._parts) + 1):
+                lesson = following.result()
+                if number < len(self._parts):
+                    following = maker.submit(self._examples.lesson, self._parts[number])
+                self._waiting.append(lesson)
+                yield lesson.shown
 
     def next(self) -> Lesson:
         return self._waiting.popleft()
@@ -227,11 +234,16 @@ class _Batch(NamedTuple):
     def mixed(self, partners: npt.NDArray[np.int64], share: FloatArray) -> _Batch:
         """Each image laid over its partner; what is to be answered is mixed likewise from both answers."""
         other, own = torch.from_numpy(partners).to(self.images.device), torch.from_numpy(share).to(self.images.device)
-        across, over = own[:, None], own[:, None, None, None]
-        images = (self.images * over + self.images[other] * (1 - over)).round().to(torch.uint8)
-        answers = torch.lerp(self.teacher, self.truth, self.truth_share[:, None])
-        answers = answers * across + answers[other] * (1 - across)
-        return self._replace(images=images, teacher=answers, truth=answers, truth_share=torch.zeros_like(own))
+
+        def laid_over(values: torch.Tensor) -> torch.Tensor:
+            share = own.view(-1, *[1] * (values.ndim - 1))
+            return values * share + values[other] * (1 - share)
+
+        images = laid_over(self.images).round().to(torch.uint8)
+        answers = laid_over(torch.lerp(self.teacher, self.truth, self.truth_share[..., None]))
+        return self._replace(
+            images=images, teacher=answers, truth=answers, truth_share=torch.zeros_like(self.truth_share)
+        )
 
 
 class Plan(NamedTuple):
@@ -247,12 +259,14 @@ class Plan(NamedTuple):
 def decide(settings: TrainSettings, network: Network) -> Plan:
     """Turn each `auto` of the settings into a choice for this network on this machine."""
     pretrained = network.pretrained
-    start = "starts from pretrained weights" if pretrained else "starts from random weights"
-    lr = settings.lr if settings.lr != "auto" else 3e-4 if pretrained else 2e-3
+    part = pretrained and network.trained_part() is not network.backbone
+    start = f"starts from {'pretrained' if pretrained else 'random'} weights{' but for its head' if part else ''}"
+    lr = settings.lr if settings.lr != "auto" else 1e-3 if part else 3e-4 if pretrained else 2e-3
     frozen = pretrained if settings.batch_norm == "auto" else settings.batch_norm == "frozen"
     cuda = torch.cuda.is_available()
     bfloat16 = cuda if settings.precision == "auto" else settings.precision == "bfloat16"
-    probe = pretrained if settings.probe == "auto" else settings.probe
+    probe = not network.answers_maps and (pretrained if settings.probe == "auto" else settings.probe)
+    probed = "answers by pixel" if network.answers_maps else start if settings.probe == "auto" else "set"
     return Plan(
         lr,
         frozen,
@@ -262,7 +276,7 @@ def decide(settings: TrainSettings, network: Network) -> Plan:
             "lr": f"{lr:g} ({start if settings.lr == 'auto' else 'set'})",
             "batch_norm": f"{'frozen' if frozen else 'train'} ({start if settings.batch_norm == 'auto' else 'set'})",
             "precision": f"{'bfloat16' if bfloat16 else 'float32'} ({'GPU' if cuda else 'CPU'})",
-            "probe": f"{'yes' if probe else 'no'} ({start if settings.probe == 'auto' else 'set'})",
+            "probe": f"{'yes' if probe else 'no'} ({probed})",
         },
     )
 
@@ -281,10 +295,11 @@ def _schedule(step: int, warmup: float, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
 
 
-def _training_mode(network: nn.Module, *, frozen: bool) -> None:
+def _training_mode(network: Network, *, frozen: bool) -> None:
+    """Statistics of a head that starts from random weights are never frozen: there are none."""
     network.train()
     if frozen:
-        for module in network.modules():
+        for module in (network.trained_part() if network.pretrained else network).modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
 

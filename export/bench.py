@@ -32,7 +32,7 @@ def benchmark(run: Run, progress: Progress, names: Sequence[str] | None = None) 
 
     Returns:
         The document that was written: `rows` with artifact, threads, percentiles in ms, load time in ms, peak memory in
-        MB, partitions, size, and `samples_ms`.
+        MB, partitions, size, score in the task's `metric`, and `samples_ms`.
 
     Raises:
         ArtifactError: none of the files could be timed.
@@ -71,6 +71,7 @@ def benchmark(run: Run, progress: Progress, names: Sequence[str] | None = None) 
         "device": device.describe(),
         "environment": describe_environment(int(read_config(run)["seed"])),
         "settings": settings.model_dump(mode="json"),
+        "metric": manifests[0]["metric"],
         "rows": rows,
     }
     write_json(run.folder("benchmark") / RESULT, document)

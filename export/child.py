@@ -34,7 +34,7 @@ def _answer(runner: Runner, request: dict[str, Any]) -> dict[str, Any]:
     if request["do"] == "predict":
         images = np.load(request["images"], allow_pickle=False)
         answers = np.concatenate([runner.run(image[None]) for image in images])
-        np.save(request["answers"], answers.astype(np.float32), allow_pickle=False)
+        np.save(request["answers"], answers, allow_pickle=False)
         return {}
     image = np.load(request["images"], allow_pickle=False)[:1]
     samples = sample_ms(lambda: runner.run(image), runs=request["runs"], warmup=request["warmup"])

@@ -111,19 +111,22 @@ def _one(run: Path | None, format_name: str, precision: str) -> None:
 
 
 def _print_made(made: dict[str, Any], folder: Path | None = None) -> None:
+    from distill.core.task import Metric
+
     console = _progress().console
     if made["status"] == "rejected":
         console.print(f"  rejected: {made['reason']}", style="red", highlight=False, markup=False)
         return
     split = "test" if "test" in made["scores"] else "validation"
     score = made["scores"][split]
-    a, drop = score["accuracy"], score["drop"]
+    metric = Metric(**made["metric"])
+    a, drop = score[metric.key], score["drop"]
     partitions = (
         "" if made["partitions"] is None else f", {made['partitions']} partition{'s' * (made['partitions'] != 1)}"
     )
     console.print(
         f"  {made['name']}: {made['bytes'] / 1e6:.2f} MB{partitions}, agrees with the student on"
-        f" {score['agreement']:.3f}, {split} accuracy {a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}], lost"
+        f" {score['agreement']:.3f}, {split} {metric.title} {a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}], lost"
         f" {drop['value']:.3f} [{drop['low']:.3f}, {drop['high']:.3f}]",
         highlight=False,
         markup=False,

@@ -22,12 +22,12 @@ from distill.core.errors import ArtifactError, RunFolderError
 from distill.core.files import digest_of, read_json, replacing, sha256_of, write_json
 from distill.core.progress import Progress
 from distill.core.run import Run
-from distill.core.types import ImageRecord, Images, softmax
+from distill.core.task import Task
+from distill.core.types import ImageRecord, Images
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
-from distill.evaluate import Answers, evaluate
-from distill.tasks.classification import Classification
+from distill.evaluate import evaluate
 from distill.trained_student import CARD, load_student
 from export.formats._base import Format
 from export.isolated import FilePredictor
@@ -43,7 +43,7 @@ class _Inputs:
     """What all files of a run share."""
 
     manifest: Manifest
-    task: Classification
+    task: Task
     cache: ImageCache
     calibration: list[ImageRecord]
 
@@ -63,7 +63,7 @@ class Exporter:
         self._run, self._progress = run, progress
         config = read_config(run)
         self.settings = ExportSettings.model_validate(config["export"])
-        self._seed = int(config["seed"])
+        self._seed, self._task = int(config["seed"]), str(config["task"])
         run.summary("student")
         self._card = read_json(run.folder("student") / CARD)
         self._folder = run.folder("export")
@@ -82,6 +82,7 @@ class Exporter:
                 "weights": self._card["weights_sha256"],
                 "name": name,
                 "calibration": self.settings.calibration_images,
+                "answers": [self.settings.output, self.settings.upsample],
                 "data": self._run.summary("data")["digest"],
             }
         )
@@ -100,7 +101,14 @@ class Exporter:
                 from export.quantize.bias_correction import correct_bias
 
                 student = correct_bias(student, images, classifier=maker.rounds_classifier(student))
-            maker.write(student, precision, images, temporary)  # type: ignore[arg-type]
+            maker.write(
+                student,
+                precision,  # type: ignore[arg-type]
+                images,
+                temporary,
+                output=self.settings.output,
+                upsample=self.settings.upsample,
+            )
         try:
             proof = self._prove(name, path, format_name, inputs)
         except ArtifactError as error:
@@ -110,6 +118,8 @@ class Exporter:
             raise ArtifactError(f"{error}. Kept as {rejected}") from error
         manifest = {
             "name": name,
+            "task": self._task,
+            "metric": inputs.task.metric._asdict(),
             "file": path.name,
             "format": format_name,
             "precision": precision,
@@ -120,6 +130,7 @@ class Exporter:
             "image_size": self._card["image_size"],
             "resize": self._card["resize"],
             "interpolation": "Pillow bilinear with antialiasing",
+            "output": self.settings.output,
             "labels": self._card["class_names"],
             "calibration": [record.id for record in inputs.calibration] if precision == "int8" else [],
             "mobile_distill": __version__,
@@ -143,9 +154,10 @@ class Exporter:
         manifest = Manifest.load(self._run.folder("data") / "manifest.parquet")
         pool = manifest.of("train") + manifest.of("validation")
         chosen = np.random.default_rng(self._seed).permutation(len(pool))[: self.settings.calibration_images]
+        module = plugins.load("tasks", self._task)
         return _Inputs(
             manifest,
-            Classification(self._card["class_names"]),
+            module.build(module.Config(), self._card["class_names"]),
             ImageCache(self._card["max_megapixels"]),
             [pool[i] for i in sorted(chosen)],
         )
@@ -160,7 +172,7 @@ class Exporter:
         """Open the file elsewhere, ask it about real images, compare with the student's answers, score it."""
         resize = self._card["resize"]
         scores: dict[str, Any] = {}
-        with FilePredictor(path, format_name, self._card["class_names"]) as predictor:
+        with FilePredictor(path, format_name, self._card["class_names"], output=self.settings.output) as predictor:
             facts, load_ms = predictor.facts, predictor.load_ms
             for split in ("validation", "test"):
                 records = inputs.manifest.of(split, labelled=True)
@@ -169,23 +181,22 @@ class Exporter:
                 score, answers = evaluate(
                     predictor, inputs.task, records, inputs.cache, resize, progress=self._progress
                 )
-                student = Answers.load(self._run.folder("student") / "predictions" / f"{split}.parquet")
+                task = inputs.task
+                student = task.load_answers(self._run.folder("student") / "predictions" / f"{split}.parquet")
                 if student.ids != answers.ids:
                     raise RunFolderError(f"{self._run.root}: the images changed since training; `distill run` goes on")
                 answers.save(self._folder / "predictions" / f"{name}.{split}.parquet")
-                drop = inputs.task.difference(student.logits, answers.logits, answers.truth)
                 scores[split] = {
                     **score.as_dict(),
-                    "drop": asdict(drop),
-                    "agreement": float((student.logits.argmax(1) == answers.logits.argmax(1)).mean()),
-                    "max_difference": float(np.abs(softmax(student.logits) - softmax(answers.logits)).max()),
+                    "drop": asdict(task.difference(student, answers)),
+                    **task.parity(student, answers)._asdict(),
                 }
         agreement = scores["validation"]["agreement"]
         needed = self.settings.min_int8_agreement if "int8" in name else self.settings.min_float_agreement
         if agreement < needed:
             raise ArtifactError(
-                f"{path.name}: names the student's class on {agreement:.3f} of the validation images, at least"
-                f" {needed:g} are needed"
+                f"{path.name}: answers as the student does on {agreement:.3f} of validation, at least {needed:g} are"
+                " needed"
             )
         return {"load_ms": load_ms, **facts, "scores": scores}
 
@@ -210,7 +221,7 @@ def open_artifact(run: Run, manifest: dict[str, Any], threads: int) -> FilePredi
     path = run.folder("export") / manifest["file"]
     if not path.is_file() or sha256_of(path) != manifest["sha256"]:
         raise ArtifactError(f"{path} is not the file that was proven; export it again")
-    return FilePredictor(path, manifest["format"], manifest["labels"], threads=threads)
+    return FilePredictor(path, manifest["format"], manifest["labels"], threads=threads, output=manifest["output"])
 
 
 def read_config(run: Run) -> dict[str, Any]:

@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from torch import nn
 
 from distill.torch_predictor import Network
 
-__all__ = ["ForBytes", "ForNormalized"]
+__all__ = ["ForBytes", "ForNormalized", "Output"]
+
+Output = Literal["probabilities", "logits", "class_map"]
+"""What a file answers. Probabilities and logits are float32 [N, C], or [N, h, w, C] where pixels are answered; a class
+map is uint8 [N, h, w], places of classes, of pixels only."""
 
 
 class ForBytes(nn.Module):
-    """uint8 [N, S, S, 3] to probabilities float32 [N, C]; the student's normalisation is part of the graph."""
+    """uint8 [N, S, S, 3] to answers; the student's normalisation is part of the graph.
 
-    def __init__(self, student: Network) -> None:
+    Args:
+        student: answers images or pixels.
+        output: what is answered.
+        upsample: whether maps get the size of the image, h = w = S, instead of the student's own.
+    """
+
+    def __init__(self, student: Network, output: Output = "probabilities", *, upsample: bool = False) -> None:
         super().__init__()
         self.student = student
+        self._answer = _Answer(student, output, upsample=upsample)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(self.student(images), dim=-1)
+        answer: torch.Tensor = self._answer(self.student(images))
+        return answer
 
 
 class ForNormalized(nn.Module):
-    """float32 [N, S, S, 3] in [-1, 1] to probabilities float32 [N, C]: what an int8 file is made from."""
+    """float32 [N, S, S, 3] in [-1, 1] to answers: what an int8 file is made from.
 
-    def __init__(self, student: Network) -> None:
+    Args:
+        student: answers images or pixels.
+        output: what is answered.
+        upsample: whether maps get the size of the image, h = w = S, instead of the student's own.
+    """
+
+    def __init__(self, student: Network, output: Output = "probabilities", *, upsample: bool = False) -> None:
         super().__init__()
         self.backbone = student.backbone
+        self._answer = _Answer(student, output, upsample=upsample)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(self.backbone(images.permute(0, 3, 1, 2)), dim=-1)
+        answer: torch.Tensor = self._answer(self.backbone(images.permute(0, 3, 1, 2)))
+        return answer
+
+
+class _Answer(nn.Module):
+    """Logits [N, C] or [N, C, h, w] to what the file gives, the classes along the last axis."""
+
+    def __init__(self, student: Network, output: Output, *, upsample: bool) -> None:
+        super().__init__()
+        self._size = (student.image_size, student.image_size)
+        self._maps, self._output, self._upsample = student.answers_maps, output, upsample
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        if self._maps:
+            if self._upsample:
+                logits = F.interpolate(logits, size=self._size, mode="bilinear", align_corners=False)
+            logits = logits.permute(0, 2, 3, 1)
+        if self._output == "probabilities":
+            return torch.softmax(logits, dim=-1)
+        if self._output == "class_map":
+            return logits.argmax(dim=-1).to(torch.uint8)
+        return logits

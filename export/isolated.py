@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -21,19 +21,26 @@ from distill.core.errors import ArtifactError
 from distill.core.files import sha256_of
 from distill.core.types import FloatArray, Images, Predictor
 
+if TYPE_CHECKING:
+    from export.graph import Output
+
 __all__ = ["FilePredictor"]
 
 _TIMEOUT_S = 300.0  # a batch of 32 images through the slowest reference kernels takes well under a minute
+_LEAST = 1e-12  # probabilities of zero become this before the logarithm
 
 
 @final
 class FilePredictor(Predictor):
     """Opens a file in a child process; a crash or hang there is an ArtifactError here.
 
+    Answers are logits: those of the file, the logarithm of its probabilities, or of ones and zeros for a class map.
+
     Args:
         file: .tflite or .onnx.
         format_name: its plugin.
         class_names: names of its outputs.
+        output: what it answers: float32 [1, C] or [1, h, w, C], or a class map uint8 [1, h, w].
         threads: of the runtime.
         timeout_s: for one request.
 
@@ -47,10 +54,12 @@ class FilePredictor(Predictor):
         format_name: str,
         class_names: Sequence[str],
         *,
+        output: Output = "probabilities",
         threads: int = 1,
         timeout_s: float = _TIMEOUT_S,
     ) -> None:
         self._file, self._class_names, self._timeout_s = file, tuple(class_names), timeout_s
+        self._output: Output = output
         self._folder = tempfile.TemporaryDirectory(prefix="distill-")
         self._log = Path(self._folder.name) / "stderr.txt"
         with self._log.open("wb") as log:
@@ -79,10 +88,16 @@ class FilePredictor(Predictor):
         shown, said = Path(self._folder.name) / "images.npy", Path(self._folder.name) / "answers.npy"
         np.save(shown, images, allow_pickle=False)
         self._ask({"do": "predict", "images": str(shown), "answers": str(said)})
-        probabilities = np.load(said, allow_pickle=False)
-        if not np.isfinite(probabilities).all() or probabilities.min() < 0:
-            self._fail("it answered with values that are no probabilities")
-        logits: FloatArray = np.log(np.maximum(probabilities, 1e-12)).astype(np.float32)
+        answers = np.load(said, allow_pickle=False)
+        if not np.isfinite(answers).all() or (self._output == "probabilities" and answers.min() < 0):
+            self._fail(f"it answered with values that are no {self._output}")
+        if self._output == "class_map":
+            if answers.max() >= len(self._class_names):
+                self._fail(f"it answered with class {answers.max()}, expected 0 to {len(self._class_names) - 1}")
+            answers = np.eye(len(self._class_names), dtype=np.float32)[answers]
+        logits: FloatArray = answers
+        if self._output != "logits":
+            logits = np.log(np.maximum(answers, _LEAST)).astype(np.float32)
         return logits
 
     def time(self, image: Images, *, runs: int, warmup: int) -> dict[str, Any]:
@@ -141,10 +156,14 @@ class FilePredictor(Predictor):
         shape = taken["shape"]
         if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] != 3 or taken["dtype"] != "uint8":
             self._fail(f"its input is {taken['dtype']} {shape}, expected uint8 [1, S, S, 3]")
-        if given["shape"] != [1, len(self._class_names)] or given["dtype"] != "float32":
-            self._fail(
-                f"its output is {given['dtype']} {given['shape']}, expected float32 [1, {len(self._class_names)}]"
-            )
+        classes, dense = len(self._class_names), self._output == "class_map"
+        fits = given["shape"][:1] == [1] and (
+            len(given["shape"]) == 3 if dense else len(given["shape"]) in {2, 4} and given["shape"][-1] == classes
+        )
+        dtype = "uint8" if dense else "float32"
+        if not fits or given["dtype"] != dtype:
+            shapes = "[1, h, w]" if dense else f"[1, {classes}] or [1, h, w, {classes}]"
+            self._fail(f"its output is {given['dtype']} {given['shape']}, expected {dtype} {shapes}")
 
     def _last_words(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -12,14 +12,14 @@ __all__ = ["benchmark_table"]
 
 def benchmark_table(document: dict[str, Any]) -> Table:
     """Rows of a benchmark, in the order of the document."""
-    device = document["device"]
+    device, score = document["device"], document["metric"]["title"]
     table = Table(
-        title=f"{device['model']}, {device['cores']} cores, batch 1, milliseconds",
+        title=f"{device['model']}, {device['cores']} cores, batch 1, milliseconds; score: {score}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for heading in ("file", "thr.", "p50 ms", "p90", "p99", "load", "MB used", "MB file", "parts", "acc."):
+    for heading in ("file", "thr.", "p50 ms", "p90", "p99", "load", "MB used", "MB file", "parts", "score"):
         table.add_column(heading, justify="left" if heading == "file" else "right", no_wrap=heading == "file")
     for row in document["rows"]:
         numbers = [row["p50_ms"], row["p90_ms"], row["p99_ms"]]
@@ -31,6 +31,6 @@ def benchmark_table(document: dict[str, Any]) -> Table:
             f"{row['peak_memory_mb']:.0f}",
             f"{row['bytes'] / 1e6:.2f}",
             "-" if row["partitions"] is None else str(row["partitions"]),
-            f"{row['accuracy']:.3f}",
+            f"{row['score']:.3f}",
         )
     return table

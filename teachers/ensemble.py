@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from distill.core.ensemble import Ensemble
     from distill.core.types import Predictor
 
-__all__ = ["Config", "build"]
+__all__ = ["TASKS", "Config", "build"]
+
+TASKS: tuple[str, ...] = ("classification", "segmentation")
 
 
 class Config(TeacherSettings):
-    """Several teachers. What is said of classes and fitting is said of each member, the rest of the whole."""
+    """Several teachers. What is said of classes, tiles and fitting is said of each member, the rest of the whole."""
 
     ensemble: list[SerializeAsAny[TeacherSettings]]
     """The members: at least two sections like `teacher`, each of any kind but this one, with its own `fit`, `classes`
@@ -47,7 +49,7 @@ class Config(TeacherSettings):
             raise ValueError(f"found {len(weights)} for {len(members)} teachers, expected one for each")
         return weights
 
-    @field_validator("fit", "classes", "class_map", "unmapped", mode="before")
+    @field_validator("fit", "classes", "class_map", "unmapped", "tiles", "tile_overlap", mode="before")
     @classmethod
     def _of_members(cls, value: Any, info: ValidationInfo) -> Any:
         if value != cls.model_fields[str(info.field_name)].default:

@@ -16,14 +16,17 @@ from distill.core.plugins import import_user_module
 from distill.core.settings import TeacherSettings
 from distill.core.types import FloatArray, Images, Predictor
 
-__all__ = ["Config", "build"]
+__all__ = ["TASKS", "Config", "build"]
+
+TASKS: tuple[str, ...] = ("classification", "segmentation")
 
 
 class Config(TeacherSettings):
     """A user's callable as teacher."""
 
     python: str
-    """`module:name` of a callable: numpy uint8 [N, size, size, 3] (RGB) in, [N, C] scores out."""
+    """`module:name` of a callable: numpy uint8 [N, size, size, 3] (RGB) in, scores out: [N, C], or of pixels
+    [N, h, w, C] on a grid of its own."""
     image_size: int = Field(ge=8, le=4096)
     """Side in pixels of the square images it is given."""
     probabilities: bool = False
@@ -64,15 +67,16 @@ class _Callable(Predictor):
             raise TeacherError(
                 f"teacher.python: {self._config.python} raised {type(error).__name__}: {error}"
             ) from error
-        expected = (len(images), len(self._class_names))
-        if answer.shape != expected:
+        count, classes = len(images), len(self._class_names)
+        if answer.ndim not in (2, 4) or answer.shape[0] != count or answer.shape[-1] != classes:
             raise TeacherError(
-                f"teacher.python: {self._config.python} returned shape {answer.shape}, expected {expected}"
+                f"teacher.python: {self._config.python} returned shape {answer.shape}, expected {(count, classes)}, or"
+                f" ({count}, h, w, {classes}) for pixels"
             )
         if not np.isfinite(answer).all():
             raise TeacherError(f"teacher.python: {self._config.python} returned values that are not finite")
         if self._config.probabilities:
-            if answer.min() < 0 or not np.allclose(answer.sum(axis=1), 1, atol=1e-2):
+            if answer.min() < 0 or not np.allclose(answer.sum(axis=-1), 1, atol=1e-2):
                 raise TeacherError(f"teacher.python: {self._config.python} returned rows that are no probabilities")
             return np.log(np.maximum(answer, 1e-8))
         return answer

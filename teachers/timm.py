@@ -14,7 +14,9 @@ from distill.core.settings import InputPath, ModelArgs, TeacherSettings
 if TYPE_CHECKING:
     from distill.core.types import Predictor
 
-__all__ = ["Config", "build"]
+__all__ = ["TASKS", "Config", "build"]
+
+TASKS: tuple[str, ...] = ("classification",)
 
 
 class Config(TeacherSettings):

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from distill.core.progress import Progress
 
-from .workplace import Workplace, prepare, write_photos
+from .workplace import SHAPES, Workplace, prepare, write_photos, write_shapes
 
 SaveImage = Callable[..., Path]
 
@@ -52,5 +52,16 @@ def workplace(tmp_path: Path, photos: Path) -> Workplace:
 def finished(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Workplace:
     """A workplace whose run is finished; tests read it, and change nothing but its report."""
     place = prepare(tmp_path_factory.mktemp("finished"), photos)
+    place.run("run", "teacher.yaml")
+    return place
+
+
+@pytest.fixture(scope="session")
+def segmented(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A workplace whose run of segmentation is finished; tests read it, and change nothing."""
+    root = tmp_path_factory.mktemp("segmented")
+    write_shapes(root / "shapes")
+    (root / "teacher.yaml").write_text(SHAPES)
+    place = Workplace(root)
     place.run("run", "teacher.yaml")
     return place

@@ -21,9 +21,9 @@ from distill import doctor
 from distill.core.errors import RunFolderError
 from distill.core.run import Run
 from distill.doctor import Finding, diagnose
-from distill.evaluate import Answers
 from distill.evidence import Evidence, gather
 from distill.labels.stat import settings_of
+from distill.tasks._label_answers import LabelAnswers
 from distill.tasks.classification import Interval
 from tests.workplace import Workplace
 
@@ -199,9 +199,9 @@ def test_a_run_that_went_wrong(finished: Workplace, tmp_path: Path) -> None:
     (run / "teacher/stage.json").write_text(json.dumps(stage))
     for split in ("validation", "test"):
         path = run / f"student/predictions/{split}.parquet"
-        said = Answers.load(path)
+        said = LabelAnswers.load(path)
         noise = np.random.default_rng(0).normal(size=said.logits.shape).astype(np.float32)
-        Answers(said.ids, noise, said.truth).save(path)
+        LabelAnswers(said.ids, noise, said.truth).save(path)
     settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["data"]["resize"] = "squash"
     (run / "config.yaml").write_text(yaml.safe_dump(settings))

@@ -10,7 +10,7 @@ import numpy as np
 
 from distill.core.errors import TeacherError
 from distill.core.files import digest_of
-from distill.core.types import Batches, FloatArray, Images, Predictor, softmax
+from distill.core.types import FloatArray, Images, Predictor, softmax
 
 __all__ = ["ClassMap", "MappedTeacher"]
 
@@ -67,15 +67,16 @@ class ClassMap:
         return rows
 
     def __call__(self, logits: FloatArray) -> FloatArray:
-        """Probabilities of the data's classes: float32 [N, C_teacher] logits to float32 [N, C_data], rows sum to 1."""
+        """Probabilities of the data's classes: float32 [..., C_teacher] logits to float32 [..., C_data], sums are 1."""
         # Softmax over the used classes alone is the same as scaling the rest to one, and cannot divide by zero.
-        mapped: FloatArray = softmax(logits[:, self._used]) @ self._matrix[self._used]
-        return mapped
+        used = softmax(logits[..., self._used])
+        mapped: FloatArray = used.reshape(-1, used.shape[-1]) @ self._matrix[self._used]  # one product, not one a row
+        return mapped.reshape(*logits.shape[:-1], -1)
 
 
 @final
 class MappedTeacher(Predictor):
-    """A teacher that answers in the classes of the data."""
+    """A teacher that answers in the classes of the data. Maps batch by batch: a teacher's own maps can be large."""
 
     def __init__(self, teacher: Predictor, data: Sequence[str], mapping: Mapping[str, str], unmapped: str) -> None:
         self._teacher, self._class_names = teacher, tuple(data)
@@ -89,15 +90,12 @@ class MappedTeacher(Predictor):
     def image_size(self) -> int:
         return self._teacher.image_size
 
+    @property
+    def any_size(self) -> bool:
+        return self._teacher.any_size
+
     def predict(self, images: Images) -> FloatArray:
         return np.log(np.maximum(self._map(self._teacher.predict(images)), 1e-12))
-
-    def predict_all(self, batches: Batches) -> FloatArray:
-        return np.log(np.maximum(self._map(self._teacher.predict_all(batches)), 1e-12))
-
-    @property
-    def passes(self) -> int:
-        return self._teacher.passes
 
     def digest(self) -> str:
         return digest_of({"teacher": self._teacher.digest(), "classes": self._class_names, "map": self._map.as_lists()})

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-
-from distill.core.class_map import ClassMap
+from distill.core.adapted import adapted
+from distill.core.averaging import averaged
 from distill.core.errors import UserError
 from distill.core.files import digest_of
+from distill.core.pixels import resized, side_at
 from distill.core.settings import TeacherSettings
 from distill.core.types import Batches, FloatArray, Images, Predictor, softmax
 
@@ -24,7 +24,7 @@ class Member:
     """One of several teachers.
 
     Args:
-        settings: its section of the config; `class_map` and `unmapped` say how its answers become the data's classes.
+        settings: its section of the config; `class_map`, `unmapped` and `tiles` say how it answers.
         make: builds it; called again for each turn where one member is held at a time.
         weight: of its answer beside the others'; positive.
     """
@@ -38,9 +38,10 @@ class Member:
 class Ensemble(Predictor):
     """The weighted mean of its members' probabilities, as logarithms.
 
-    Members may differ in size and classes. `predict_all` has the views rendered for each member at its own size;
-    `predict` is given one size, the largest, and scales the pixels down for smaller members, as `render` does
-    (bilinear, filtered). That is scaled twice, so the two answers differ a little.
+    Members may differ in size and classes, and in the grids of their maps: these are scaled to the largest.
+    `predict_all` has the views rendered for each member at its own size; `predict` is given one size, the largest, and
+    scales the pixels down for smaller members, as `render` does (bilinear, filtered). That is scaled twice, so the two
+    answers differ a little.
 
     Args:
         members: at least one.
@@ -60,19 +61,20 @@ class Ensemble(Predictor):
         self._class_names = tuple(class_names)
         self._steps: list[Callable[[int, Predictor], None]] = []
         self._kept: list[Predictor] | None = None
-        kept, sizes, passes, self._maps = [], [], 0, list[ClassMap | None]()
+        kept, sizes, any_size, passes = [], [], [], 0
         for number in range(len(self.members)):
             with _told_of(number):
                 member = self._make(number)
-                self._maps.append(self._map_of(member, self.members[number].settings))
-            sizes.append(member.image_size)
-            passes += member.passes
+                asked = self._asked(number, member)
+            sizes.append(asked.image_size)
+            any_size.append(asked.any_size)
+            passes += asked.passes
             if in_turn:
                 member.close()
             else:
                 kept.append(member)
-            del member  # before the next is built
-        self.sizes, self._passes = tuple(sizes), passes
+            del member, asked  # before the next is built
+        self.sizes, self._any_size, self._passes = tuple(sizes), all(any_size), passes
         if not in_turn:
             self._kept = kept
 
@@ -85,6 +87,10 @@ class Ensemble(Predictor):
         return max(self.sizes)
 
     @property
+    def any_size(self) -> bool:
+        return self._any_size
+
+    @property
     def passes(self) -> int:
         return self._passes
 
@@ -94,7 +100,8 @@ class Ensemble(Predictor):
         return self._kept is None
 
     def predict(self, images: Images) -> FloatArray:
-        return self._mean(lambda member: member.predict(_scaled(images, member.image_size)))
+        scale = images.shape[1] / self.image_size
+        return self._mean(lambda member: member.predict(resized(images, side_at(member.image_size, scale))))
 
     def predict_all(self, batches: Batches) -> FloatArray:
         return self._mean(lambda member: member.predict_all(batches))
@@ -103,10 +110,9 @@ class Ensemble(Predictor):
         digests = []
         for number in range(len(self.members)):
             with self.turn(number) as member:
-                digests.append(member.digest())
+                digests.append(self._asked(number, member).digest())
             del member
-        maps = [found and found.as_lists() for found in self._maps]
-        return digest_of({"members": digests, "maps": maps, "weights": self._weights, "classes": self._class_names})
+        return digest_of({"members": digests, "weights": self._weights, "classes": self._class_names})
 
     def close(self) -> None:
         for member in self._kept or ():
@@ -114,7 +120,7 @@ class Ensemble(Predictor):
 
     @contextmanager
     def turn(self, number: int) -> Iterator[Predictor]:
-        """A member while it is asked. Who asks lets go of it at the end, or two are held where one should be."""
+        """A member as it was built, in its own classes. Who asks lets go of it, or two are held where one should be."""
         with _told_of(number):
             if self._kept is not None:
                 yield self._kept[number]
@@ -139,21 +145,15 @@ class Ensemble(Predictor):
             step(number, member)
         return member
 
-    def _map_of(self, member: Predictor, settings: TeacherSettings) -> ClassMap | None:
-        """None where a member has the classes of the data, in their order."""
-        if member.class_names == self._class_names and not settings.class_map:
-            return None
-        return ClassMap(member.class_names, self._class_names, settings.class_map, settings.unmapped)
+    def _asked(self, number: int, member: Predictor) -> Predictor:
+        return adapted(member, self._class_names, self.members[number].settings)
 
     def _mean(self, ask: Callable[[Predictor], FloatArray]) -> FloatArray:
-        mean = sum(weight * self._probabilities(number, ask) for number, weight in enumerate(self._weights))
-        return np.log(np.maximum(mean, 1e-12)).astype(np.float32)
+        return averaged((weight, self._probabilities(number, ask)) for number, weight in enumerate(self._weights))
 
-    def _probabilities(self, number: int, ask: Callable[[Predictor], FloatArray]) -> np.ndarray:
+    def _probabilities(self, number: int, ask: Callable[[Predictor], FloatArray]) -> FloatArray:
         with self.turn(number) as member:
-            logits = ask(member)
-        to_classes = self._maps[number] or softmax
-        return to_classes(logits).astype(np.float64)
+            return softmax(ask(self._asked(number, member)))
 
 
 @contextmanager
@@ -166,12 +166,3 @@ def _told_of(number: int) -> Iterator[None]:
         if said.startswith(("teacher.", "teacher:")):
             error.args = (f"teacher.ensemble.{number}{said.removeprefix('teacher')}",)
         raise
-
-
-def _scaled(images: Images, size: int) -> Images:
-    if images.shape[1:3] == (size, size):
-        return images
-    from PIL import Image
-
-    smaller = [Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR) for image in images]
-    return np.stack([np.asarray(image) for image in smaller])

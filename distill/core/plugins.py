@@ -29,6 +29,7 @@ __all__ = [
     "names",
     "suggest",
     "summary",
+    "tasks_of",
     "unknown_plugin",
     "user_files",
 ]
@@ -52,6 +53,15 @@ def summary(kind: Kind, name: str) -> str:
     """First line of the plugin's docstring."""
     tree = ast.parse((folder(kind) / f"{name}.py").read_text(encoding="utf-8"))
     return (ast.get_docstring(tree) or "").split("\n", 1)[0]
+
+
+def tasks_of(kind: Kind, name: str) -> tuple[str, ...]:
+    """Tasks that a built-in plugin serves: its annotated constant `TASKS`, read without importing; else all."""
+    for node in ast.parse((folder(kind) / f"{name}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "TASKS":
+            found: tuple[str, ...] = ast.literal_eval(node.value) if node.value else ()
+            return found
+    return tuple(names("tasks"))
 
 
 def load(kind: Kind, name: str) -> ModuleType:

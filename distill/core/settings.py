@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from distill.core.known_classes import KNOWN_CLASSES
+
 __all__ = [
     "FitSettings",
     "FromCommandLine",
@@ -43,6 +45,21 @@ def _leave_to_us(arguments: dict[str, Any]) -> dict[str, Any]:
 
 ModelArgs = Annotated[dict[str, Any], AfterValidator(_leave_to_us)]
 """Arguments of timm.create_model, without those that would give a model a random classifier unseen."""
+
+
+def _class_names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value not in KNOWN_CLASSES:
+        raise ValueError(f"found {value!r}, expected a list of names, or {' or '.join(map(repr, KNOWN_CLASSES))}")
+    return list(KNOWN_CLASSES[value])
+
+
+def _each_once(scales: list[float]) -> list[float]:
+    if len(set(scales)) < len(scales):
+        raise ValueError(f"found {scales}, expected each scale once")
+    return scales
+
 
 InputPath = Annotated[Path, BeforeValidator(_resolve)]
 """An existing file or folder; relative ones start at the config file's folder."""
@@ -87,6 +104,8 @@ class TrainSettings(Settings):
     """Parameter of the beta distribution that lays pairs of a batch over each other (mixup); 0 turns it off."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of each truth that is spread evenly over all classes; a teacher's answers are left as they are."""
+    target_stride: Literal[1, 2, 4, 8] = 4
+    """Pixels of the input a cell of what should be answered; segmentation only."""
     patience: Annotated[int, Field(ge=1)] = 15
     """Stop after this many epochs without a better validation result."""
     workers: Annotated[int, Field(ge=1)] = 2
@@ -103,9 +122,9 @@ class FitSettings(TrainSettings):
 class TeacherSettings(Settings):
     """Keys that every teacher takes."""
 
-    classes: list[str] | None = None
-    """Names of the teacher's outputs, in order. Default: what the weights say of themselves, else the classes of the
-    data."""
+    classes: Annotated[list[str] | None, BeforeValidator(_class_names)] = None
+    """Names of the teacher's outputs, in order, or `voc` (21 names) or `cityscapes` (19). Default: what the weights say
+    of themselves, else the classes of the data."""
     class_map: dict[str, str] = {}
     """Teacher class -> class of the data; several may go to one. Empty: the names must be the same."""
     unmapped: str = "drop"
@@ -119,6 +138,17 @@ class TeacherSettings(Settings):
     """Of the forward passes while labelling; auto: bfloat16 where it was measured at least 1.25 times as fast."""
     test_time_augmentation: Literal["none", "mirror"] = "none"
     """Average the answers to each view and its mirror image; takes twice the time."""
+    test_time_scales: Annotated[
+        list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=1), AfterValidator(_each_once)
+    ] = [1.0]
+    """Average the answers to each view shown at these multiples of the teacher's size, such as [0.75, 1, 1.25]; for
+    teachers that take any size. Takes the time of the squares of these numbers, added up."""
+    tiles: Annotated[int, Field(ge=1, le=8)] = 1
+    """Cut each view into this many tiles a side, each shown at the teacher's size, so that it sees small things in
+    large photos; for teachers of pixels. Takes the square of this number times the time."""
+    tile_overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    """Share of a tile's side that it has in common with its neighbour, where the answers are blended; what lies at the
+    rim of one tile is seen whole in the next."""
 
 
 class StudentSettings(Settings):

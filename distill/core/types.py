@@ -37,6 +37,9 @@ class ImageRecord:
         label: what a person said (truth), or None.
         hidden_label: truth that training must not see; only to check pseudo-labels afterwards.
         group: images of one group never part over splits; None if not grouped.
+        mask: absolute path of its truth by pixel, or None: a grey PNG of the image's upright size that the stage `data`
+            wrote; values are places of classes, 255 is ignored.
+        hidden_mask: the same, hidden from training.
     """
 
     id: str
@@ -47,10 +50,17 @@ class ImageRecord:
     label: str | None
     hidden_label: str | None = None
     group: str | None = None
+    mask: str | None = None
+    hidden_mask: str | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is truth to learn from or to be judged by."""
+        return self.label is not None or self.mask is not None
 
 
 class Predictor(ABC):
-    """RGB uint8 images in, float32 logits out.
+    """RGB uint8 images in, float32 logits out, the classes along the last axis.
 
     A predictor owns its normalisation, its framework and its device. Everything that looks at images is one:
     teacher, student, exported file, phone.
@@ -66,6 +76,11 @@ class Predictor(ABC):
     def image_size(self) -> int:
         """Side in pixels of the square images it takes."""
 
+    @property
+    def any_size(self) -> bool:
+        """Whether `predict` also takes squares of other sides, in multiples of 32 pixels."""
+        return False
+
     @abstractmethod
     def predict(self, images: Images) -> FloatArray:
         """Answer a batch.
@@ -74,14 +89,15 @@ class Predictor(ABC):
             images: uint8 [N, image_size, image_size, 3], RGB.
 
         Returns:
-            float32 [N, C] logits (log-probabilities are logits too); softmax over C gives probabilities.
+            float32 [N, C] logits (log-probabilities are logits too); softmax over the last axis gives probabilities.
+            A predictor of pixels answers [N, h, w, C], one row a cell of a grid over the image; h and w are its own.
         """
 
     def predict_all(self, batches: Batches) -> FloatArray:
         """Answer many batches; an ensemble asks one member after another, each at its own size.
 
         Returns:
-            float32 [N, C] logits in the order of the batches.
+            float32 [N, C] or [N, h, w, C] logits in the order of the batches.
         """
         return np.concatenate([self.predict(images) for images in batches(self.image_size)])
 

@@ -7,24 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.config import DataSettings, RunConfig
 from distill.core.errors import DataError
 
-__all__ = ["DIGITS", "with_demo", "write_digits"]
+__all__ = ["DIGITS", "write_digits"]
 
 DIGITS = 1797
 _LABELLED_A_CLASS, _VALIDATION_A_CLASS, _TEST_A_CLASS = 10, 20, 40  # the rest, about 1,100, is left unlabelled
 _SIDE = 32
-
-
-def with_demo(config: RunConfig) -> RunConfig:
-    """The same config with the demonstration's folders in place of `data.demo`; the images are written once."""
-    folder = config.output / "images"
-    if not folder.is_dir():
-        write_digits(folder)
-    values = {**config.data.model_dump(mode="json"), "demo": None}
-    values |= {name: str(folder / name) for name in ("unlabeled", "labeled", "validation", "test")}
-    return config.model_copy(update={"data": DataSettings.model_validate(values)})
 
 
 def write_digits(folder: Path) -> None:

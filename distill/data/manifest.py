@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ from distill.config import DataSettings
 from distill.core.errors import DataError
 from distill.core.files import digest_of, replacing, sha256_of
 from distill.core.progress import Progress
-from distill.core.types import ImageRecord, Split
+from distill.core.types import SPLITS, ImageRecord, Split
+from distill.data.candidate import Candidate, MaskSource
 from distill.data.decode import DecodeError, decode
-from distill.data.sources import Candidate
+from distill.data.masks import Wanted, write_masks
 from distill.data.views import LARGEST_SIDE
 
 __all__ = ["Entry", "Manifest", "check", "scan"]
 
 # Of two copies of one image the more precious use wins: a test image must never be trained on.
 _PRIORITY = {"test": 0, "validation": 1, "labeled": 2, "unlabeled": 3}
+_OF_CANDIDATE = ("path", "origin", "label", "hidden", "group", "bytes", "mtime_ns")
+_OTHER_MASKS = "copies with different masks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Entry:
         height: upright height in pixels.
         split: where it went; None if left out.
         reason: why it was left out; empty if used.
+        mask: name of the mask that was made of its truth, without ending; empty if there is none.
+        pixels: of this mask, by class.
     """
 
     candidate: Candidate
@@ -43,14 +48,28 @@ class Entry:
     height: int
     split: Split | None
     reason: str
+    mask: str = ""
+    pixels: tuple[int, ...] = ()
+
+    @property
+    def hidden(self) -> bool:
+        """Whether training must not see its truth."""
+        return self.candidate.hidden
 
 
 class Manifest:
-    """All entries of a run, in the order of their paths, as `data/manifest.parquet`."""
+    """All entries of a run, in the order of their paths, as `data/manifest.parquet`.
 
-    def __init__(self, entries: Sequence[Entry], classes: Sequence[str]) -> None:
+    Args:
+        entries: in the order of their paths.
+        classes: in the order of the outputs.
+        masks: folder of the masks; None where the truth is a class an image.
+    """
+
+    def __init__(self, entries: Sequence[Entry], classes: Sequence[str], masks: Path | None = None) -> None:
         self.entries = tuple(entries)
         self.classes = tuple(classes)
+        self.masks = masks
         self.records: tuple[ImageRecord, ...] = tuple(
             ImageRecord(
                 id=e.id,
@@ -58,24 +77,29 @@ class Manifest:
                 width=e.width,
                 height=e.height,
                 split=e.split,
-                label=None if e.candidate.hidden else e.candidate.label,
-                hidden_label=e.candidate.label if e.candidate.hidden else None,
+                label=None if e.hidden else e.candidate.label,
+                hidden_label=e.candidate.label if e.hidden else None,
                 group=e.candidate.group,
+                mask=None if e.hidden else self._mask(e),
+                hidden_mask=self._mask(e) if e.hidden else None,
             )
             for e in sorted(self.entries, key=lambda e: e.id)
             if e.split is not None
         )
 
+    def _mask(self, entry: Entry) -> str | None:
+        return str(self.masks / f"{entry.mask}.png") if self.masks is not None and entry.mask else None
+
     def of(self, split: Split, *, labelled: bool | None = None) -> list[ImageRecord]:
         """Records of a split in order of id; `labelled` keeps those with (True) or without (False) truth."""
-        return [r for r in self.records if r.split == split and (labelled is None or (r.label is not None) == labelled)]
+        return [r for r in self.records if r.split == split and (labelled is None or r.labelled == labelled)]
 
     def without(self, reasons: Mapping[str, str]) -> Manifest:
         """Leave out more images, given by id, each for its reason."""
         entries = [
             replace(e, split=None, reason=reasons[e.id]) if e.split and e.id in reasons else e for e in self.entries
         ]
-        return Manifest(entries, self.classes)
+        return Manifest(entries, self.classes, self.masks)
 
     @property
     def left_out(self) -> list[Entry]:
@@ -89,18 +113,19 @@ class Manifest:
             truth_only: leave out unlabelled images: for stages that never see them.
         """
         rows = [
-            [r.id, r.split, r.label, r.hidden_label, r.group]
+            [r.id, r.split, r.label, r.hidden_label, r.group, *(Path(m).name for m in (r.mask, r.hidden_mask) if m)]
             for r in self.records
-            if r.label is not None or not truth_only
+            if r.labelled or not truth_only
         ]
         return digest_of({"rows": rows, "classes": self.classes})
 
     def counts(self) -> dict[str, Any]:
-        """Images by use, by class and by reason of leaving out."""
-        by_class = {
-            split: dict(sorted(Counter(r.label for r in self.of(split, labelled=True)).items()))
-            for split in ("train", "validation", "test")
-        }
+        """Images by use, by class (of masks the images in which it occurs) and by reason of leaving out.
+
+        With masks also the share of pixels of each class among those that are not ignored.
+        """
+        by_class = {split: self._by_class(split) for split in SPLITS}
+        shares = {"pixel_shares": {split: self._pixel_shares(split) for split in SPLITS}} if self.masks else {}
         reasons = Counter(e.reason.split(" (", 1)[0].split(": ", 1)[0] for e in self.left_out)
         return {
             "train_labelled": len(self.of("train", labelled=True)),
@@ -110,25 +135,39 @@ class Manifest:
             "left_out": len(self.left_out),
             "classes": list(self.classes),
             "by_class": by_class,
+            **shares,
             "left_out_by_reason": dict(reasons.most_common()),
         }
 
+    def _by_class(self, split: Split) -> dict[str | None, int]:
+        if self.masks is None:
+            return dict(sorted(Counter(r.label for r in self.of(split, labelled=True)).items()))
+        counted = [e.pixels for e in self.entries if e.split == split and e.mask and not e.hidden]
+        return {name: sum(pixels[place] > 0 for pixels in counted) for place, name in enumerate(self.classes)}
+
+    def _pixel_shares(self, split: Split) -> dict[str, float]:
+        counted = [e.pixels for e in self.entries if e.split == split and e.mask and not e.hidden]
+        sums = [sum(pixels[place] for pixels in counted) for place in range(len(self.classes))]
+        return {name: own / max(sum(sums), 1) for name, own in zip(self.classes, sums, strict=True)}
+
     def save(self, path: Path) -> None:
-        """Write atomically as Parquet."""
+        """Write atomically as Parquet; masks lie in the folder `masks` beside it."""
         import pyarrow as pa
         import pyarrow.parquet
 
         columns: dict[str, list[Any]] = defaultdict(list)
         for e in self.entries:
             c = e.candidate
-            row: dict[str, Any] = {"id": e.id, "path": c.path, "origin": c.origin, "label": c.label, "hidden": c.hidden}
-            row |= {"group": c.group, "bytes": c.bytes, "mtime_ns": c.mtime_ns, "width": e.width, "height": e.height}
-            row |= {"split": e.split, "reason": e.reason}
+            row: dict[str, Any] = {"id": e.id, **{key: getattr(c, key) for key in _OF_CANDIDATE}}
+            row |= {"width": e.width, "height": e.height, "split": e.split, "reason": e.reason}
+            if self.masks is not None:
+                row |= {"mask": e.mask, "pixels": e.pixels, "mask_source": c.mask and asdict(c.mask)}
             for key, value in row.items():
                 columns[key].append(value)
-        text = {key: pa.string() for key in ("id", "path", "origin", "label", "group", "split", "reason")}
+        text = {key: pa.string() for key in ("id", "path", "origin", "label", "group", "split", "reason", "mask")}
         table = pa.table({key: pa.array(values, type=text.get(key)) for key, values in columns.items()})
-        table = table.replace_schema_metadata({"classes": "\x1f".join(self.classes)})
+        truth = "labels" if self.masks is None else "masks"
+        table = table.replace_schema_metadata({"classes": "\x1f".join(self.classes), "truth": truth})
         with replacing(path) as temporary:
             pyarrow.parquet.write_table(table, temporary)
 
@@ -138,35 +177,36 @@ class Manifest:
         import pyarrow.parquet
 
         table = pyarrow.parquet.read_table(path)
-        entries = [
-            Entry(
-                Candidate(
-                    row["path"], row["origin"], row["label"], row["hidden"], row["group"], row["bytes"], row["mtime_ns"]
-                ),
-                row["id"],
-                row["width"],
-                row["height"],
-                row["split"],
-                row["reason"],
-            )
-            for row in table.to_pylist()
-        ]
-        return cls(entries, table.schema.metadata[b"classes"].decode().split("\x1f"))
+        entries = []
+        for row in table.to_pylist():
+            source = MaskSource(**row["mask_source"]) if row.get("mask_source") else None
+            found = Candidate(**{key: row[key] for key in _OF_CANDIDATE}, mask=source)
+            facts = {key: row[key] for key in ("id", "width", "height", "split", "reason")}
+            entries.append(Entry(found, **facts, mask=row.get("mask", ""), pixels=tuple(row.get("pixels", ()))))
+        metadata = table.schema.metadata
+        masks = path.parent / "masks" if metadata.get(b"truth") == b"masks" else None
+        return cls(entries, metadata[b"classes"].decode().split("\x1f"), masks)
 
 
 def scan(
-    candidates: Sequence[Candidate], settings: DataSettings, known: Manifest | None, progress: Progress
+    candidates: Sequence[Candidate],
+    settings: DataSettings,
+    known: Manifest | None,
+    progress: Progress,
+    masks: Path | None = None,
 ) -> Manifest:
-    """Hash and decode every file once, and decide its fate.
+    """Hash and decode every file once, write every mask, and decide each file's fate.
 
     Args:
         candidates: files as found by `sources.find`.
         settings: shares, classes, limits.
-        known: an earlier manifest; files of the same path, size and time are not read again.
+        known: an earlier manifest; images of the same path, size and time are not read again.
         progress: told of each file.
+        masks: folder that masks are written to, named masks beside the manifest; None where the truth is a class an
+            image.
 
     Raises:
-        DataError: too few classes, a class only in test, a split without images.
+        DataError: too few classes, a class only in test, a split without images, masks that cannot be used.
     """
     seen = (
         {(e.candidate.path, e.candidate.bytes, e.candidate.mtime_ns): e for e in known.entries if e.id} if known else {}
@@ -194,10 +234,56 @@ def scan(
         for entry in pool.map(read, candidates):
             entries.append(entry)
             task.advance(1)
-    entries = _assign(_drop_copies(entries), settings)
-    manifest = Manifest(sorted(entries, key=lambda e: e.candidate.path), _classes(entries, settings))
+    if masks is None:
+        entries = _assign(_drop_copies(entries), settings)
+        classes: Sequence[str] = _classes(entries, settings)
+    else:
+        classes, entries = _with_masks(entries, settings, masks, progress)
+        entries = _assign(_drop_copies(entries), settings)
+        if settings.classes is None:
+            _learnable(classes, entries)
+    manifest = Manifest(sorted(entries, key=lambda e: e.candidate.path), classes, masks)
     check(manifest)
     return manifest
+
+
+def _with_masks(
+    entries: Sequence[Entry], settings: DataSettings, folder: Path, progress: Progress
+) -> tuple[tuple[str, ...], list[Entry]]:
+    """Write the masks of all images that can be read."""
+    sources = [e.candidate.mask if e.id else None for e in entries]
+    wanted = [
+        Wanted(source, e.candidate.path, e.width, e.height)
+        for e, source in zip(entries, sources, strict=True)
+        if source is not None
+    ]
+    classes, written = write_masks(wanted, settings, folder, progress)
+    following = iter(written)
+    found = []
+    for entry, source in zip(entries, sources, strict=True):
+        key, pixels = ("", ()) if source is None else next(following)
+        found.append(replace(entry, mask=key, pixels=pixels))
+    return classes, found
+
+
+def _learnable(classes: Sequence[str], entries: Sequence[Entry]) -> None:
+    """Refuse classes that occur in masks of the test set alone."""
+    held = {split: [e.pixels for e in entries if e.split == split and not e.hidden and e.mask] for split in SPLITS}
+    learnt = held["train"] + held["validation"]
+    only_test = [
+        name
+        for place, name in enumerate(classes)
+        if any(p[place] for p in held["test"]) and not any(p[place] for p in learnt)
+    ]
+    if only_test:
+        raise DataError(_only_test(only_test))
+
+
+def _only_test(names: Sequence[str]) -> str:
+    return (
+        f"only the test set has the class {', '.join(names)}: add such images to `labeled` or `validation`, or name all"
+        " classes in data.classes"
+    )
 
 
 def _drop_copies(entries: Iterable[Entry]) -> list[Entry]:
@@ -208,10 +294,11 @@ def _drop_copies(entries: Iterable[Entry]) -> list[Entry]:
     kept: list[Entry] = by_id.pop("", [])
     for copies in by_id.values():
         copies.sort(key=lambda e: (_PRIORITY[e.candidate.origin], e.candidate.path))
-        labels = {e.candidate.label for e in copies if e.candidate.label is not None and not e.candidate.hidden}
-        if len(labels) > 1:
-            names = " and ".join(sorted(labels))
-            kept += [replace(e, reason=f"copies with different labels: {names}") for e in copies]
+        labels = {e.candidate.label for e in copies if e.candidate.label is not None and not e.hidden}
+        masks = {e.mask for e in copies if e.mask and not e.hidden}
+        if len(labels) > 1 or len(masks) > 1:
+            reason = f"copies with different labels: {' and '.join(sorted(labels))}" if labels else _OTHER_MASKS
+            kept += [replace(e, reason=reason) for e in copies]
             continue
         first = copies[0]
         kept.append(first)
@@ -256,10 +343,7 @@ def _classes(entries: Sequence[Entry], settings: DataSettings) -> list[str]:
         return settings.classes
     only_test = found["test"] - learnable
     if only_test:
-        raise DataError(
-            f"only the test set has the class {', '.join(sorted(map(str, only_test)))}: add such images to `labeled` or"
-            " `validation`, or name all classes in data.classes"
-        )
+        raise DataError(_only_test(sorted(map(str, only_test))))
     return sorted(map(str, learnable))
 
 
@@ -275,11 +359,11 @@ def check(manifest: Manifest) -> None:
         raise DataError(f"none of the {len(manifest.entries)} files is a usable image: {reasons}")
     if len(manifest.classes) < 2:
         found = ", ".join(manifest.classes) or "none"
-        raise DataError(f"a classifier needs at least two classes, found {len(manifest.classes)} ({found})")
+        who = "a classifier" if manifest.masks is None else "segmentation"
+        raise DataError(f"{who} needs at least two classes, found {len(manifest.classes)} ({found})")
     if not manifest.of("train"):
         raise DataError("no image is left to train on: give data.unlabeled or more data.labeled images")
     if not manifest.of("validation"):
         raise DataError("no validation image: give data.validation a folder, or a larger share of `labeled`")
-    absent = set(manifest.classes) - {r.label for r in manifest.of("validation")}
-    if len(absent) == len(manifest.classes):
-        raise DataError("no validation image has a label")
+    if not any(manifest.counts()["by_class"]["validation"].values()):
+        raise DataError(f"no validation image has a {'label' if manifest.masks is None else 'mask with a class'}")

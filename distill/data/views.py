@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["LARGEST_SIDE", "Resize", "View", "ViewPlan", "fixed_view", "render"]
+__all__ = ["LARGEST_SIDE", "Resize", "View", "ViewPlan", "fixed_view", "render", "render_mask"]
 
 Resize = Literal["center_crop", "squash"]
 
@@ -126,6 +126,26 @@ def render(image: Image.Image, view: View, size: int) -> npt.NDArray[np.uint8]:
         cut = _recolour(cut, view)
     pixels: npt.NDArray[np.uint8] = np.asarray(cut)
     return np.ascontiguousarray(pixels[:, ::-1]) if view.flip else pixels
+
+
+def render_mask(mask: npt.NDArray[np.uint8], view: View, size: int) -> npt.NDArray[np.uint8]:
+    """Cut the view out of a mask: each pixel takes the class that lies under its centre.
+
+    Where a centre falls between two pixels, as it does everywhere when a side is halved, the right or lower one counts.
+    Whole numbers decide that; Pillow's nearest filter adds up rounded steps and may take either.
+
+    Args:
+        mask: uint8 [H, W] of the upright image's size.
+        view: its colour changes play no part.
+        size: side of the answer in pixels.
+
+    Returns:
+        uint8 [size, size].
+    """
+    centres = 2 * np.arange(size) + 1  # in halves of the answer's pixels
+    rows = view.top + centres * view.height // (2 * size)
+    columns = view.left + centres * view.width // (2 * size)
+    return mask[rows[:, None], columns[None, ::-1] if view.flip else columns[None, :]]
 
 
 def _recolour(cut: Image.Image, view: View) -> Image.Image:

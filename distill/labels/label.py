@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distill.config import LabelSettings
 from distill.core.errors import TeacherError
@@ -16,11 +16,14 @@ from distill.core.types import FloatArray, ImageRecord, Images, Predictor, softm
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import View, ViewPlan
 from distill.labels import store
+from distill.labels.shards import shard_path
 
-__all__ = ["Shown", "batches_of", "label"]
+__all__ = ["Asking", "Shown", "batches_of", "fill", "label"]
 
 Shown = tuple[ImageRecord, Sequence[View]]
 """An image and what of it is shown."""
+
+T = TypeVar("T")
 
 _PLAN = "plan.json"
 _MOST_CLASSES = 1 << 16  # a stored class has 16 bits
@@ -64,30 +67,23 @@ def label(
     if len(teacher.class_names) > _MOST_CLASSES:
         raise TeacherError(f"the label store holds at most {_MOST_CLASSES} classes, found {len(teacher.class_names)}")
     k = min(settings.top_k, len(teacher.class_names))
-    images_a_shard = store.images_a_shard(settings.views)
-    shards = [records[at : at + images_a_shard] for at in range(0, len(records), images_a_shard)]
-    views_an_image = settings.views * teacher.passes
-    asking = _Asking(teacher, cache, folder / _PLAN, batch_size)
+
+    def show(record: ImageRecord) -> Shown:
+        drawn = [plan.stored(record.id, index, record.width, record.height) for index in range(settings.views)]
+        return record, drawn
 
     def write(path: Path, shown: Sequence[Shown], answers: FloatArray) -> None:
         views = [view for _, chosen in shown for view in chosen]
         shard = store.Shard.of([record.id for record, _ in shown], views, answers, k)
         store.write_shard(path, shard, len(teacher.class_names), fingerprint)
 
-    with ThreadPoolExecutor(1) as writer, progress.task("labelling", len(records) * views_an_image, "views") as task:
-        written: Future[None] | None = None
-        for number, shard in enumerate(shards):
-            path = store.shard_path(folder, number)
-            if path.exists():
-                task.skip(len(shard) * views_an_image)
-                continue
-            shown = [(record, _views(record, plan, settings.views)) for record in shard]
-            answers = asking.about(shown, task)
-            if written is not None:
-                written.result()  # one shard waits to be written while the next is answered, not more
-            written = writer.submit(write, path, shown, answers)
-        if written is not None:
-            written.result()
+    with progress.task("labelling", len(records) * settings.views * teacher.passes, "views") as task:
+        asking = Asking(teacher, cache, folder / _PLAN, batch_size, task)
+
+        def ask(shown: Sequence[Shown]) -> FloatArray:
+            return asking.patiently(lambda: softmax(asking.about(shown)))
+
+        shards = fill(folder, records, store.images_a_shard(settings.views), show, ask, write, asking)
     store.finish(
         folder,
         {
@@ -98,7 +94,7 @@ def label(
             "classes": len(teacher.class_names),
             "class_names": list(teacher.class_names),
             "images": len(records),
-            "shards": len(shards),
+            "shards": shards,
             "batch_size": asking.batch_size,
         },
     )
@@ -119,39 +115,93 @@ def batches_of(shown: Sequence[Shown], batch_size: int) -> list[list[Shown]]:
     return batches if batches[0] else []
 
 
-def _views(record: ImageRecord, plan: ViewPlan, count: int) -> list[View]:
-    return [plan.stored(record.id, index, record.width, record.height) for index in range(count)]
+class Asking:
+    """Asks a teacher in batches as large as memory allows; remembers that size in a file.
 
+    Args:
+        teacher: that is asked.
+        cache: gives the images.
+        plan: file in which a smaller batch is kept.
+        batch_size: views in one forward pass, unless the file says another.
+        task: told of each batch.
+    """
 
-class _Asking:
-    """Asks a teacher in batches as large as memory allows; remembers that size in a file."""
-
-    def __init__(self, teacher: Predictor, cache: ImageCache, plan: Path, batch_size: int) -> None:
-        self._teacher, self._cache, self._plan = teacher, cache, plan
+    def __init__(self, teacher: Predictor, cache: ImageCache, plan: Path, batch_size: int, task: Task) -> None:
+        self.teacher, self.task = teacher, task
+        self._cache, self._plan = cache, plan
         self.batch_size: int = read_json(plan)["batch_size"] if plan.exists() else batch_size
 
-    def about(self, shown: Sequence[Shown], task: Task) -> FloatArray:
-        """Probabilities float32 [sum of views, C]."""
+    def about(self, shown: Sequence[Shown]) -> FloatArray:
+        """Logits float32 [sum of views, …, C]."""
+        return self.teacher.predict_all(lambda size: self._render(shown, size))
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """Do all of the work for a shard; where memory runs out, do all of it again with half the batch.
+
+        Raises:
+            TeacherError: not even one view fits in memory.
+        """
         while True:
             try:
-                return softmax(self._teacher.predict_all(lambda size: self._render(shown, size, task)))
+                return work()
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise
                 if self.batch_size == 1:
                     raise TeacherError(f"the teacher does not fit in memory, even for one view ({error})") from error
             self.batch_size //= 2
-            task.note(f"out of memory, going on with {self.batch_size} views a batch")
+            self.task.note(f"out of memory, going on with {self.batch_size} views a batch")
             write_json(self._plan, {"batch_size": self.batch_size})
             torch = sys.modules.get("torch")
             if torch is not None:
                 torch.cuda.empty_cache()
 
-    def _render(self, shown: Sequence[Shown], size: int, task: Task) -> Iterable[Images]:
+    def _render(self, shown: Sequence[Shown], size: int) -> Iterable[Images]:
         batches = batches_of(shown, self.batch_size)
         for images in iterate(self._cache, batches, size, _WORKERS):
             yield images
-            task.advance(len(images))
+            self.task.advance(len(images))
+
+
+def fill(
+    folder: Path,
+    records: Sequence[ImageRecord],
+    a_shard: int,
+    show: Callable[[ImageRecord], Shown],
+    ask: Callable[[Sequence[Shown]], T],
+    write: Callable[[Path, Sequence[Shown], T], None],
+    asking: Asking,
+) -> int:
+    """Write every shard that does not exist yet; one is written while the teacher answers for the next.
+
+    Args:
+        folder: of the store.
+        records: in order of id.
+        a_shard: images in each shard but the last.
+        show: what is shown of an image.
+        ask: gives the answers for a shard.
+        write: writes a shard; called in another thread.
+        asking: is told of shards that exist.
+
+    Returns:
+        Number of shards.
+    """
+    parts = [records[at : at + a_shard] for at in range(0, len(records), a_shard)]
+    with ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
+        for number, part in enumerate(parts):
+            path = shard_path(folder, number)
+            if path.exists():
+                asking.task.skip(len(part) * len(show(part[0])[1]) * asking.teacher.passes)
+                continue
+            shown = [show(record) for record in part]
+            answers = ask(shown)
+            if written is not None:
+                written.result()  # one shard waits to be written while the next is answered, not more
+            written = writer.submit(write, path, shown, answers)
+        if written is not None:
+            written.result()
+    return len(parts)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from distill.core.errors import UserError
-from distill.core.files import replacing
 from distill.core.types import FloatArray, ImageRecord
 from distill.data.batches import ImageCache
 from distill.data.views import View, render
+from distill.labels.contact import GREY, INK, RED, Line, Tile, save
 from distill.labels.stat import Labelled, confidence
-from distill.report.wording import percent, printable
+from distill.report.wording import percent
 
 __all__ = ["Shown", "choose", "draw"]
 
 _SIDE = 192  # of a drawn view in pixels
-_GAP = 12
-_LINE = 17
-_LINES = 5
-_FONT = 13
-_INK, _GREY, _RED, _PAPER = (20, 20, 20), (120, 120, 120), (190, 30, 30), (255, 255, 255)
-
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -94,20 +86,11 @@ def draw(
         classes: an image's truth is written below it where its label is one of these.
         columns: views in a row, at most.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, expected the name of a file")
-    columns = min(columns, len(shown))
-    width, height = _SIDE + _GAP, _SIDE + _LINE * _LINES + _GAP
-    sheet = Image.new("RGB", (columns * width + _GAP, -(-len(shown) // columns) * height + _GAP), _PAPER)
-    pen, font = ImageDraw.Draw(sheet), _font()
-    for place, one in enumerate(shown):
-        left, top = _GAP + place % columns * width, _GAP + place // columns * height
-        picture = _enlarged(render(cache.get(one.record), one.view, image_size))
-        sheet.paste(picture, (left + (_SIDE - picture.width) // 2, top + (_SIDE - picture.height) // 2))
-        for line, (text, ink) in enumerate(_caption(one, classes)):
-            pen.text((left, top + _SIDE + 2 + line * _LINE), _fitting(text, font), fill=ink, font=font)
-    with replacing(path) as temporary:
-        sheet.save(temporary, format="PNG")
+    tiles = (
+        Tile(_enlarged(render(cache.get(one.record), one.view, image_size)), tuple(_caption(one, classes)))
+        for one in shown
+    )
+    save(tiles, path, count=len(shown), width=_SIDE, height=_SIDE, lines=5, columns=columns)
 
 
 def _answers(labelled: Labelled) -> tuple[npt.NDArray[np.int64], FloatArray]:
@@ -123,13 +106,13 @@ def _top(classes: Sequence[str], probabilities: FloatArray) -> tuple[tuple[str, 
     return tuple((classes[i], float(probabilities[i])) for i in best)
 
 
-def _caption(one: Shown, classes: Sequence[str]) -> Iterator[tuple[str, tuple[int, int, int]]]:
+def _caption(one: Shown, classes: Sequence[str]) -> Iterator[Line]:
     for name, probability in one.said:
-        yield f"{percent(probability, 0)}  {name}", _INK
+        yield f"{percent(probability, 0)}  {name}", INK
     truth = one.record.label or one.record.hidden_label
     if truth in classes:
-        yield f"truth: {truth}", _GREY if truth == one.said[0][0] else _RED
-    yield f"{one.record.id[:8]} view {one.number}", _GREY
+        yield f"truth: {truth}", GREY if truth == one.said[0][0] else RED
+    yield f"{one.record.id[:8]} view {one.number}", GREY
 
 
 def _enlarged(pixels: npt.NDArray[np.uint8]) -> Image.Image:
@@ -139,23 +122,3 @@ def _enlarged(pixels: npt.NDArray[np.uint8]) -> Image.Image:
         return image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     side = _SIDE // image.width * image.width
     return image.resize((side, side), Image.Resampling.NEAREST)
-
-
-def _fitting(text: str, font: _Font) -> str:
-    text = printable(text)
-    if font.getlength(text) <= _SIDE:
-        return text
-    while text and font.getlength(text + "…") > _SIDE:
-        text = text[:-1]
-    return text + "…"
-
-
-def _font() -> _Font:
-    """DejaVu Sans, which matplotlib brings and which knows more scripts than Pillow's own."""
-    found = importlib.util.find_spec("matplotlib")
-    folders = list(found.submodule_search_locations or ()) if found else []
-    for folder in folders:
-        path = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if path.exists():
-            return ImageFont.truetype(str(path), _FONT)
-    return ImageFont.load_default(_FONT)

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from distill.core.errors import RunFolderError, StoreError
+from distill.core.bootstrap import bootstrap_mean
+from distill.core.errors import RunFolderError
 from distill.core.run import Run
 from distill.core.types import FloatArray, ImageRecord, softmax
 from distill.data.manifest import Manifest
-from distill.evaluate import Answers
+from distill.labels.about import figures_table, images_of, share_of, teacher_lines
 from distill.labels.store import LabelStore, Shard
 from distill.labels.trust import at_temperature, fit_temperature, precision_coverage
 from distill.report.wording import count, decimal, percent, points, printable
-from distill.tasks.classification import bootstrap_mean
+from distill.tasks._label_answers import LabelAnswers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,7 +32,7 @@ _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 class Labelled(NamedTuple):
-    """A label store with the images it is about.
+    """A store of views with the images it is about.
 
     Args:
         run: their folder.
@@ -47,27 +48,15 @@ class Labelled(NamedTuple):
 
 
 def open_labels(run: Run) -> Labelled:
-    """Open the store of a run.
+    """Open the store of views of a run.
 
     Raises:
         RunFolderError: the stage `data` is not finished.
-        StoreError: there is no finished store, or it is about other images or classes than the run now has.
+        StoreError: there is no finished store of views, or it is about other images or classes than the run now has.
     """
     run.summary("data")
-    manifest, store = Manifest.load(run.folder("data") / "manifest.parquet"), LabelStore(run.folder("labels"))
-    records = manifest.of("train")
-    named = store.facts.get("class_names")
-    if named != list(manifest.classes):
-        raise StoreError(
-            f"{store.folder} answers in the classes {named}, the images now have {list(manifest.classes)}; run the same"
-            " command again to label anew"
-        )
-    if [store.image(place) for place in range(store.images)] != [record.id[:16] for record in records]:
-        raise StoreError(
-            f"{store.folder} is about {store.images} other images than the {len(records)} that the run now trains on;"
-            " run the same command again to label anew"
-        )
-    return Labelled(run, store, manifest, records)
+    store = LabelStore(run.folder("labels"))
+    return Labelled(run, store, *images_of(run, store))
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -172,7 +161,7 @@ def _validation(run: Run, *, calibrate: bool) -> dict[str, Any] | None:
     path = run.folder("teacher") / "predictions" / "validation.parquet"
     if not path.exists():
         return None
-    said = Answers.load(path)
+    said = LabelAnswers.load(path)
     probabilities = softmax(said.logits)
     calibration = fit_temperature(probabilities, said.truth) if calibrate else None
     if calibration is not None:  # `trust` chooses its threshold on calibrated confidences
@@ -196,12 +185,11 @@ def _hidden(
 
 def describe(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     """The document of `gather` for the terminal."""
-    d, teacher = document, document["teacher"]
+    d = document
     lines = [
         ("images", f"{count(d['images'])}, {d['views_an_image']} views each: {count(d['views'])} views"),
         ("bytes a view", f"{d['bytes_a_view']:.1f} ({count(d['bytes'])} bytes, shards: {d['shards']})"),
-        ("teacher", f"{teacher['name']}, {teacher['image_size']} px, digest {teacher['digest'][:12]}"),
-        ("precision", f"{d['precision']}, {d['batch_size']} views a batch"),
+        *teacher_lines(d),
     ]
     quantiles = ", ".join(f"{percent(float(q), 0)}: {decimal(v)}" for q, v in d["confidence"].items())
     lines.append(("confidence", f"mean {decimal(d['mean_confidence'])}; quantiles {quantiles}"))
@@ -214,7 +202,9 @@ def describe(document: Mapping[str, Any]) -> Iterator[RenderableType]:
         lines += [("", f"{count(n)} x {reason}") for reason, n in trust["by_reason"].items()]
         lines += [("", f"{count(n)} called {name}") for name, n in trust["by_class"].items()]
     if d["hidden"] is not None:
-        lines.append(("right on hidden labels", f"{_share(d['hidden']['accuracy'])} of {count(d['hidden']['images'])}"))
+        lines.append(
+            ("right on hidden labels", f"{share_of(d['hidden']['accuracy'])} of {count(d['hidden']['images'])}")
+        )
     for name, value in lines:
         yield printable(f"{name}: {value}" if name else f"  {value}")
     yield _histogram(d["pseudo_labels"])
@@ -222,24 +212,10 @@ def describe(document: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _curve(d["validation"])
 
 
-def _share(interval: Mapping[str, float], value: str = "value") -> str:
-    return f"{percent(interval[value])} [{points(interval['low'])}, {points(interval['high'])}]"
-
-
-def _table(title: str, *columns: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name, justify="left" if name == "class" else "right")
-    return table
-
-
 def _histogram(classes: list[dict[str, Any]]) -> RenderableType:
     from rich.text import Text
 
-    table = _table("pseudo-labels of the fixed views", "class", "images", "share", "mean confidence")
+    table = figures_table("pseudo-labels of the fixed views", "class", "images", "share", "mean confidence")
     for row in classes:
         name = Text(printable(row["class"]))  # Text, not str: brackets in a name would be markup
         table.add_row(name, count(row["images"]), percent(row["share"]), decimal(row["mean_confidence"]))
@@ -251,7 +227,7 @@ def _curve(validation: Mapping[str, Any]) -> RenderableType:
     title = f"the teacher on {count(validation['images'])} labelled validation images, trusted from a confidence on"
     if (calibration := validation["calibration"]) is not None:
         title += f" (calibrated at temperature {decimal(calibration['temperature'])})"
-    table = _table(title, "confidence", "precision", "95 % interval", "coverage", "images")
+    table = figures_table(title, "confidence", "precision", "95 % interval", "coverage", "images")
     for point in validation["precision_coverage"]:
         between = f"{points(point['low'])} to {points(point['high'])}"
         row = (decimal(point["threshold"]), percent(point["precision"]), between, percent(point["coverage"]))

@@ -1,36 +1,31 @@
-"""The label store: what the teacher said about each view, in Arrow files that appear by rename or not at all.
+"""The label store: what the teacher said about each view.
 
 A shard has one row an image: the first 8 bytes of its hash and, for each of its K views, the box in pixels, the flip,
 the colour changes, the k most probable classes with fp16 probabilities, the tail mass (probability of all others) and
 the entropy. View v of image i is at place `i * K + v`, so it is found without an index. At k = 10 and up to 65,536
 classes a view takes 55.1 bytes, an image 8, the frame of a shard 3 kB: under 64 a view whatever K is.
-
-Each shard carries, in its schema, the fingerprint of the labelling and a checksum of its columns. The checksum is
-compared when a shard is first read, not when the store is opened: a million views are opened in 0.05 s.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
-from distill.core.errors import StoreError
-from distill.core.files import read_json, replacing, write_json
 from distill.core.types import FloatArray
 from distill.data.views import View
+from distill.labels import shards
+from distill.labels.shards import Store, values, write_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["LabelStore", "Shard", "finish", "images_a_shard", "shard_path", "write_shard"]
+__all__ = ["LabelStore", "Shard", "finish", "images_a_shard", "write_shard"]
 
 _FORMAT = "2"
-_MANIFEST = "store.json"
 _VIEWS_A_SHARD = 4096  # a shard of a teacher at 50 views/s takes 80 s: what a kill may cost
 
 
@@ -68,11 +63,6 @@ def images_a_shard(views: int) -> int:
     return max(1, _VIEWS_A_SHARD // views)
 
 
-def shard_path(folder: Path, number: int) -> Path:
-    """File of a shard."""
-    return folder / f"shard-{number:05d}.arrow"
-
-
 def write_shard(path: Path, shard: Shard, classes: int, fingerprint: str) -> None:
     """Write one shard atomically; the same answers give the same bytes."""
     import pyarrow as pa
@@ -86,7 +76,6 @@ def write_shard(path: Path, shard: Shard, classes: int, fingerprint: str) -> Non
 
     k = shard.ids.shape[1]
     columns = {
-        "image": pa.array([bytes.fromhex(image[:16]) for image in shard.images], pa.binary(8)),
         "box": lists(numbers, np.uint16, count * 4),
         "flip": lists(np.array([v.flip for v in shard.views]), np.bool_, count),
         "color": lists(colors, np.int8, count * 3),
@@ -95,93 +84,46 @@ def write_shard(path: Path, shard: Shard, classes: int, fingerprint: str) -> Non
         "tail": lists(shard.tail, np.float16, count),
         "entropy": lists(shard.entropy, np.float16, count),
     }
-    table = pa.table(columns)
-    table = table.replace_schema_metadata(
-        {"format": _FORMAT, "fingerprint": fingerprint, "checksum": _checksum(table.combine_chunks().to_batches()[0])}
-    )
-    with (
-        replacing(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, table.schema) as writer,
-    ):
-        writer.write_table(table, max_chunksize=len(shard.images))
+    write_columns(path, shard.images, columns, layout=_FORMAT, fingerprint=fingerprint)
 
 
-def finish(folder: Path, facts: dict[str, Any]) -> None:
-    """Write `store.json`, the last file: from now on the folder is a store."""
-    write_json(folder / _MANIFEST, facts)
+def finish(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `store.json`, the last file: from now on the folder is a store of views."""
+    shards.finish(folder, "views", facts)
 
 
-class LabelStore:
-    """A finished store, memory-mapped.
+@final
+class LabelStore(Store):
+    """A finished store of views, memory-mapped.
 
     Args:
         folder: holds the shards and `store.json`.
 
     Raises:
-        StoreError: a shard is missing, damaged or of another labelling, or the store was not finished.
+        StoreError: a shard is missing, damaged or of another labelling, or the store was not finished or holds maps.
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            self.facts: dict[str, Any] = read_json(folder / _MANIFEST)
-            keys = ("classes", "views", "top_k", "images", "shards")
-            self.classes, self.views, self._k, self.images, shards = (int(self.facts[key]) for key in keys)
-            self._fingerprint = str(self.facts["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{folder}: no finished label store ({error}); `distill run` makes it") from error
-        self.folder = folder
-        self._again = f"delete the folder {folder} and run the same command again"
-        self._batches = [self._open(shard_path(folder, number)) for number in range(shards)]
-        found = sum(batch.num_rows for batch in self._batches)
-        if found != self.images:
-            raise StoreError(f"{folder}: found {found} images, expected {self.images}: {self._again}")
+        super().__init__(folder, "views", _FORMAT, _Columns._fields, ("views", "top_k"))
+        self.views, self._k = self.numbers["views"], self.numbers["top_k"]
         self._a_shard = images_a_shard(self.views)
         self._columns: dict[int, _Columns] = {}
-        # Images are stored in order of their hash, so a binary search over 8 bytes an image finds one.
-        self._ids = np.concatenate([_values(batch, "image") for batch in self._batches]).astype(np.uint64)
 
     def __len__(self) -> int:
         return self.images * self.views
 
-    @property
-    def bytes_on_disk(self) -> int:
-        """Of all shards."""
-        return sum(shard_path(self.folder, n).stat().st_size for n in range(len(self._batches)))
-
-    def position(self, image: str) -> int:
-        """Place of an image, given by at least 16 hex digits of its hash, in the order of the store.
-
-        Raises:
-            StoreError: it is not there.
-        """
-        wanted = np.uint64(int(image[:16], 16))
-        place = int(np.searchsorted(self._ids, wanted))
-        if place == len(self._ids) or self._ids[place] != wanted:
-            raise StoreError(f"the label store holds nothing about image {image[:16]}: it is stale")
-        return place
-
-    def image(self, position: int) -> str:
-        """First 16 hex digits of the hash of the image at a place."""
-        return f"{int(self._ids[position]):016x}"
-
     def targets(self, index: int) -> FloatArray:
         """The answers to one view of every image, float32 [N, C], in the order of the store."""
         parts = []
-        for number in range(len(self._batches)):
+        for number in range(self.shards):
             c, step = self._shard(number), slice(index, None, self.views)
             parts.append(self._dense(c.ids[step], c.probabilities[step], c.tail[step]))
         return np.concatenate(parts)
 
     def entropy(self, index: int) -> FloatArray:
         """Entropy of the answers to one view of every image in nats, float32 [N]."""
-        parts = [self._shard(n).entropy[index :: self.views] for n in range(len(self._batches))]
+        parts = [self._shard(n).entropy[index :: self.views] for n in range(self.shards)]
         return np.concatenate(parts).astype(np.float32)
-
-    @property
-    def shards(self) -> int:
-        """Number of shards; all but the last hold `images_a_shard` images."""
-        return len(self._batches)
 
     def shard(self, number: int) -> Shard:
         """A shard as it was written, but for the images' names: of these, 16 hex digits are kept."""
@@ -193,14 +135,15 @@ class LabelStore:
         images = [self.image(first + place) for place in range(len(views) // self.views)]
         return Shard(images, views, c.ids.astype(np.int64), c.probabilities, c.tail, c.entropy)
 
-    def check(self) -> None:
-        """Read every shard and compare its checksum.
-
-        Raises:
-            StoreError: names the damaged shard.
-        """
-        for number in range(len(self._batches)):
-            self._shard(number)
+    def read(self, positions: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> tuple[list[View], FloatArray]:
+        """Views and answers, float32 [N, C], of N pairs of place and view number: what a training step needs."""
+        found = [self._find(int(place), int(index)) for place, index in zip(positions, indices, strict=True)]
+        views = [_view(columns, row) for columns, row in found]
+        ids, probabilities, tail = (
+            np.stack([getattr(columns, name)[row] for columns, row in found])
+            for name in ("ids", "probabilities", "tail")
+        )
+        return views, self._dense(ids, probabilities, tail)
 
     def _find(self, position: int, index: int) -> tuple[_Columns, int]:
         if not 0 <= index < self.views:
@@ -219,43 +162,10 @@ class LabelStore:
         answer: FloatArray = dense / dense.sum(axis=1, keepdims=True)
         return answer
 
-    def read(self, positions: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> tuple[list[View], FloatArray]:
-        """Views and answers, float32 [N, C], of N pairs of place and view number: what a training step needs."""
-        found = [self._find(int(place), int(index)) for place, index in zip(positions, indices, strict=True)]
-        views = [_view(columns, row) for columns, row in found]
-        ids, probabilities, tail = (
-            np.stack([getattr(columns, name)[row] for columns, row in found])
-            for name in ("ids", "probabilities", "tail")
-        )
-        return views, self._dense(ids, probabilities, tail)
-
-    def _open(self, path: Path) -> pa.RecordBatch:
-        import pyarrow as pa
-
-        try:
-            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-                batch = reader.get_batch(0)
-                batch.validate()  # of damaged lengths Arrow would abort the process
-                names = batch.schema.names
-        except FileNotFoundError as error:
-            raise StoreError(f"{path} is missing: {self._again}") from error
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise StoreError(f"{path} is damaged ({error}): {self._again}") from error
-        facts = batch.schema.metadata or {}
-        if facts.get(b"fingerprint") != self._fingerprint.encode() or facts.get(b"format") != _FORMAT.encode():
-            raise StoreError(f"{path} belongs to another labelling: {self._again}")
-        if set(names) != {"image", *_Columns._fields}:
-            raise StoreError(f"{path} is damaged (it has the columns {', '.join(names)}): {self._again}")
-        return batch
-
     def _shard(self, number: int) -> _Columns:
         columns = self._columns.get(number)
         if columns is None:
-            batch = self._batches[number]
-            if batch.schema.metadata.get(b"checksum") != _checksum(batch).encode():
-                path = shard_path(self.folder, number)
-                raise StoreError(f"{path} is damaged (its checksum does not match): {self._again}")
-            columns = self._columns[number] = _Columns.of(batch, self._k)
+            columns = self._columns[number] = _Columns.of(self.batch(number), self._k)
         return columns
 
 
@@ -273,27 +183,10 @@ class _Columns(NamedTuple):
     @classmethod
     def of(cls, batch: pa.RecordBatch, k: int) -> _Columns:
         shape = {"box": (-1, 4), "color": (-1, 3), "ids": (-1, k), "probabilities": (-1, k)}
-        return cls(*(_values(batch, name).reshape(shape.get(name, (-1,))) for name in cls._fields))
+        return cls(*(values(batch, name).reshape(shape.get(name, (-1,))) for name in cls._fields))
 
 
 def _view(columns: _Columns, row: int) -> View:
     left, top, width, height = columns.box[row].tolist()
     brightness, contrast, saturation = columns.color[row].tolist()
     return View(left, top, width, height, bool(columns.flip[row]), brightness, contrast, saturation)
-
-
-def _checksum(batch: pa.RecordBatch) -> str:
-    """CRC-32 over the values of all columns: it finds damage, not malice; 1 GB/s."""
-    crc = 0
-    for name in batch.schema.names:
-        crc = zlib.crc32(np.ascontiguousarray(_values(batch, name)).data.cast("B"), crc)
-    return f"{crc:08x}"
-
-
-def _values(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    """Values of a column in one dimension; over the mapped file, but for the flips, which Arrow keeps as bits."""
-    column = batch[name]
-    if name == "image":
-        return np.frombuffer(column.buffers()[-1], dtype=">u8", offset=column.offset * 8, count=len(column))
-    values: npt.NDArray[Any] = column.flatten().to_numpy(zero_copy_only=name != "flip")
-    return values

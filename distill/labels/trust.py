@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,23 @@ import numpy.typing as npt
 from distill.core.types import FloatArray
 
 __all__ = [
+    "Below",
     "Calibration",
+    "PixelPoint",
     "Point",
     "adaptive_thresholds",
     "at_temperature",
     "balance_weights",
     "fit_temperature",
+    "pixel_coverage",
+    "pixel_weights",
     "precision_coverage",
     "threshold_for_precision",
+    "trusted_confidence",
 ]
+
+Below = Literal["ignore", "weigh"]
+"""What becomes of pixels under the trusted confidence."""
 
 _Flags = npt.NDArray[np.bool_]
 _Floats = npt.NDArray[np.float64]
@@ -33,6 +42,7 @@ _BINS = 15  # as Guo et al.
 _LEAST = 2.0**-24  # smallest step of float16, in which answers are kept: a zero may be anything below
 _NORMAL_95 = 1.959964  # two-sided 95 % of the normal distribution
 _LEAST_IMAGES = 20  # with fewer, one image more or less moves precision by over 5 %
+_LEAST_SHARE = 0.01  # of all pixels: the few surest may all lie in one object of one image
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,21 @@ class Point:
     high: float
     coverage: float
     images: int
+
+
+class PixelPoint(NamedTuple):
+    """What trusting every pixel from some confidence on would give.
+
+    Args:
+        threshold: least confidence that is trusted.
+        precision: share of right answers among the trusted, 0..1; pixels of an image go wrong together, so no interval
+            is given.
+        coverage: share of all pixels that is trusted, 0..1.
+    """
+
+    threshold: float
+    precision: float
+    coverage: float
 
 
 def fit_temperature(probabilities: FloatArray, truth: _Numbers) -> Calibration:
@@ -214,6 +239,57 @@ def balance_weights(classes: _Numbers, weights: FloatArray, strength: float, cla
     after = before * factors[classes]
     balanced: FloatArray = (after * (before.sum() / max(after.sum(), np.finfo(np.float64).tiny))).astype(np.float32)
     return balanced
+
+
+def pixel_weights(confidence: npt.NDArray[np.uint8], min_confidence: float | None, below: Below) -> FloatArray:
+    """How much each pixel counts by the teacher's confidence in it.
+
+    Args:
+        confidence: uint8 of any shape, 255 is 1.0, as a store of maps gives it.
+        min_confidence: pixels of this confidence, 0..1, and above count fully; None lets all count fully.
+        below: `ignore` gives the others 0, `weigh` gives them (confidence / min_confidence)^2: at 0.9 a pixel on the
+            fence between two classes, 0.5, counts 0.31, where in proportion it would be more than half.
+
+    Returns:
+        float32 of the same shape, 0..1.
+    """
+    least = 0 if min_confidence is None else round(255 * min_confidence)
+    steps = np.arange(256)
+    under = np.zeros(256) if below == "ignore" else (steps / max(least, 1)) ** 2
+    weights: FloatArray = np.where(steps >= least, 1.0, under).astype(np.float32)[confidence]
+    return weights
+
+
+def pixel_coverage(histogram: _Numbers) -> list[PixelPoint]:
+    """How many pixels can be had at which precision.
+
+    Args:
+        histogram: int64 [2, B], wrong pixels and right ones in B equal bins of confidence over 0..1.
+
+    Returns:
+        A point for the lower end of each bin that holds pixels, the lowest first.
+    """
+    above = histogram[:, ::-1].cumsum(axis=1)[:, ::-1]
+    total = above.sum(axis=0)
+    bins = histogram.shape[1]
+    return [
+        PixelPoint(b / bins, float(above[1, b] / total[b]), float(total[b] / total[0]))
+        for b in np.flatnonzero(histogram.sum(axis=0)).tolist()
+    ]
+
+
+def trusted_confidence(histogram: _Numbers, precision: float) -> float | None:
+    """The smallest confidence from which on, on these pixels, a share `precision` of the answers is right.
+
+    Args:
+        histogram: int64 [2, B], wrong pixels and right ones in B equal bins of confidence over 0..1.
+        precision: asked for, 0..1.
+
+    Returns:
+        The lower end of a bin, 0..1, or None where no confidence that 1 % of the pixels have reaches the precision.
+    """
+    reached = (p for p in pixel_coverage(histogram) if p.coverage >= _LEAST_SHARE and p.precision >= precision)
+    return next((point.threshold for point in reached), None)
 
 
 def _log(probabilities: npt.NDArray[np.floating]) -> _Floats:

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from distill.config import RunConfig
-from distill.core.errors import DataError, StoreError
-from distill.core.files import sha256_of
+from distill.core.errors import StoreError
 from distill.core.progress import Progress
-from distill.core.settings import TeacherSettings
 from distill.core.types import FloatArray, Images, Predictor, softmax
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import ViewPlan
+from distill.labels.again import AGAIN, ALLOWED, number_of, same_images, same_labeller, sampled
 from distill.labels.label import Shown, batches_of
 from distill.labels.stat import Labelled
 from distill.labels.store import Shard, images_a_shard
-from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted
 
-__all__ = ["ALLOWED", "Verified", "verify"]
-
-ALLOWED: Final = 0.01
-"""Largest difference of a probability that passes: other machines and library versions round differently, which in
-bfloat16 (8 bits) moves answers by up to about 0.005; another teacher moves them by more."""
-
-_AGAIN = "run the same command again to label anew"
+__all__ = ["Verified", "verify"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +52,10 @@ class Verified:
 
     def describe(self) -> Iterator[str]:
         """For people."""
-        yield f"{_count(self.shards, 'shard')} read, all checksums match"
+        yield f"{number_of(self.shards, 'shard')} read, all checksums match"
         yield f"{self.views} views drawn again, all are those of the store"
         yield f"the teacher is the one that filled the store (same digest), answering in {self.precision}"
-        batches = _count(self.batches, "batch", "es")
+        batches = number_of(self.batches, "batch", "es")
         yield f"{self.asked} views asked again in {batches} of {self.batch_size}, cut as when labelled"
         yield (
             f"largest difference of {self.values} probabilities: {self.largest:.2e}; rounding to float16 alone may be"
@@ -98,7 +86,7 @@ def verify(labelled: Labelled, config: RunConfig, sample: int, progress: Progres
             answer differs by more than `ALLOWED`.
         DataError: an image of the sample has changed.
     """
-    store, settings = labelled.store, config.teacher
+    store = labelled.store
     store.check()
     plan = ViewPlan(
         config.data.resize, config.train.min_crop, config.data.mirror, config.train.color, config.seed
@@ -106,14 +94,10 @@ def verify(labelled: Labelled, config: RunConfig, sample: int, progress: Progres
     _same_plan(asdict(plan), store.facts["view_plan"])
     for number in range(store.shards):
         _same_views(_shown(labelled, plan, number), store.shard(number))
-    teacher = build_teacher(config, labelled.manifest.classes)
-    load_fitted(teacher, settings, labelled.run.folder("teacher"))
-    labeller = as_labeller(teacher, labelled.manifest.classes, settings)
-    _same_teacher(labeller, teacher, labelled, settings)
     cache = ImageCache(config.data.max_megapixels)
-    precision = _same_precision(teacher, labelled, settings, cache)
+    labeller, precision = same_labeller(labelled, config, cache)
     batch_size = int(store.facts["batch_size"])
-    chosen = _sample(len(store), store.views, batch_size, sample, config.seed)
+    chosen = sampled(len(store), images_a_shard(store.views) * store.views, batch_size, sample, config.seed)
     asked: list[list[Shown]] = []
     stored: list[tuple[Shard, slice]] = []
     for number, places in chosen.items():
@@ -121,7 +105,7 @@ def verify(labelled: Labelled, config: RunConfig, sample: int, progress: Progres
         cut = batches_of(shown, batch_size)
         asked += [cut[place] for place in places]
         stored += [(shard, slice(place * batch_size, (place + 1) * batch_size)) for place in places]
-    _same_images(asked)
+    same_images(asked)
     answers = _ask(labeller, asked, cache, progress)
     labeller.close()
     ids, kept = (
@@ -146,13 +130,9 @@ def verify(labelled: Labelled, config: RunConfig, sample: int, progress: Progres
         raise StoreError(
             f"{store.folder}: the teacher now answers differently. {found.above} of {found.values} probabilities of"
             f" {found.asked} views differ by more than rounding, the largest by {found.largest:.3g} (allowed"
-            f" {ALLOWED:g}); {_AGAIN} after deleting the folder"
+            f" {ALLOWED:g}); {AGAIN} after deleting the folder"
         )
     return found
-
-
-def _count(number: int, name: str, ending: str = "s") -> str:
-    return f"{number} {name}{'' if number == 1 else ending}"
 
 
 def _shown(labelled: Labelled, plan: ViewPlan, number: int) -> list[Shown]:
@@ -165,7 +145,7 @@ def _shown(labelled: Labelled, plan: ViewPlan, number: int) -> list[Shown]:
 def _same_plan(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     changed = [f"{name} was {then.get(name)}, is {value}" for name, value in now.items() if then.get(name) != value]
     if changed:
-        raise StoreError(f"the views are not those that the teacher was asked about: {', '.join(changed)}; {_AGAIN}")
+        raise StoreError(f"the views are not those that the teacher was asked about: {', '.join(changed)}; {AGAIN}")
 
 
 def _same_views(shown: Sequence[Shown], shard: Shard) -> None:
@@ -174,69 +154,8 @@ def _same_views(shown: Sequence[Shown], shard: Shard) -> None:
         if view != stored:
             raise StoreError(
                 f"view {number} of image {record.id[:16]} ({record.path}) is {stored} in the store, but the plan draws"
-                f" {view}; {_AGAIN}"
+                f" {view}; {AGAIN}"
             )
-
-
-def _same_teacher(labeller: Predictor, teacher: Predictor, labelled: Labelled, settings: TeacherSettings) -> None:
-    store = labelled.store
-    then, now = store.facts["teacher"], labeller.digest()
-    if now == then["digest"]:
-        return
-    changed = []
-    if labeller.image_size != then["image_size"]:
-        changed.append(f"its image size was {then['image_size']}, is {labeller.image_size}")
-    if settings.class_map != store.facts["class_map"]:
-        changed.append("its class_map has changed")
-    for other in ("none", "mirror"):
-        if other != settings.test_time_augmentation:
-            before = settings.model_copy(update={"test_time_augmentation": other})
-            if as_labeller(teacher, labelled.manifest.classes, before).digest() == then["digest"]:
-                changed.append(f"test_time_augmentation was {other}, is {settings.test_time_augmentation}")
-    what = "; ".join(changed) or "its weights, normalisation or model have changed"
-    raise StoreError(
-        f"the teacher is not the one that filled the store: {what} (digest {then['digest'][:12]} then, {now[:12]} now,"
-        f" then called {then['name']}); {_AGAIN}"
-    )
-
-
-def _same_precision(teacher: Predictor, labelled: Labelled, settings: TeacherSettings, cache: ImageCache) -> str:
-    """Let the teacher answer in the recorded precision."""
-    recorded = labelled.store.folder / "precision.json"
-    with tempfile.TemporaryDirectory() as folder:  # a choice that was not recorded must not be written into the store
-        if recorded.exists():
-            shutil.copy(recorded, folder)
-        precision = choose_precision(teacher, settings, labelled.records, cache, Path(folder))
-    then = str(labelled.store.facts["precision"])
-    if _without_reasons(precision) != _without_reasons(then):
-        raise StoreError(f"the teacher answered in {then}, now it would in {precision}; {_AGAIN}")
-    return then
-
-
-def _without_reasons(precision: str) -> str:
-    return re.sub(r" \([^)]*\)", "", precision)
-
-
-def _sample(views: int, views_an_image: int, batch_size: int, sample: int, seed: int) -> dict[int, list[int]]:
-    """Batches to ask about, by shard: as many as hold `sample` views, drawn without repetition."""
-    a_shard = images_a_shard(views_an_image) * views_an_image
-    every = [
-        (number, place)
-        for number, start in enumerate(range(0, views, a_shard))
-        for place in range(-(-min(a_shard, views - start) // batch_size))
-    ]
-    count = min(len(every), -(-sample // batch_size))
-    chosen: dict[int, list[int]] = {}
-    for at in np.sort(np.random.default_rng(seed).choice(len(every), count, replace=False)).tolist():
-        number, place = every[at]
-        chosen.setdefault(number, []).append(place)
-    return chosen
-
-
-def _same_images(batches: Sequence[Sequence[Shown]]) -> None:
-    for record in {record.id: record for batch in batches for record, _ in batch}.values():
-        if not Path(record.path).exists() or sha256_of(Path(record.path)) != record.id:
-            raise DataError(f"{record.path} changed or vanished since it was labelled; {_AGAIN}")
 
 
 def _ask(teacher: Predictor, batches: Sequence[Sequence[Shown]], cache: ImageCache, progress: Progress) -> FloatArray:

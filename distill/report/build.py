@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from distill import __version__
 from distill.config import Gates, RunConfig
+from distill.core import plugins
 from distill.core.files import read_json, write_json, write_text
 from distill.core.metrics_log import MetricsLog
 from distill.core.run import Run
+from distill.core.task import Answers, Metric, Task
 from distill.core.types import Split, softmax
 from distill.data.decode import DecodeError, decode
 from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
-from distill.evaluate import Answers
+from distill.report.masks import draw_masks
 from distill.report.page import render as render_page
-from distill.tasks.classification import Classification
+from distill.report.rows import class_scores, file_row, trained_row, validated
+from distill.tasks._mask_answers import MaskAnswers
+from distill.tasks.classification import LabelAnswers
 
 __all__ = ["write_report"]
 
 _MISTAKES = 12
 _MISTAKE_PIXELS = 160
+_STAGES: Final = {"teacher": "teacher", "control": "baseline", "student": "student"}
+"""Stages by what they made."""
 
 
 def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
@@ -35,7 +41,9 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
         The document, as written to report.json.
     """
     manifest = Manifest.load(run.folder("data") / "manifest.parquet")
-    task = Classification(manifest.classes)
+    module = plugins.load("tasks", config.task)
+    task: Task = module.build(module.Config(), manifest.classes)
+    metric = task.metric
     split: Split = "test" if manifest.of("test", labelled=True) else "validation"
     summaries = {name: run.summary(name) for name in ("data", "teacher", "labels", "student", "baseline")}
     files = read_json(run.folder("export") / "files.json")
@@ -44,35 +52,37 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
     trained = _trainings(summaries)
     main = next((f for f in files if f["name"] == "tflite-int8" and f["status"] == "ok"), None)
     best = main["name"] if main else "student"
-    student = Answers.load(run.folder("student") / "predictions" / f"{split}.parquet")
-    shown = Answers.load(run.folder("export") / "predictions" / f"{best}.{split}.parquet") if main else student
-    control = run.folder("baseline") / "predictions" / f"{split}.parquet"
-    gain = task.difference(student.logits, Answers.load(control).logits, student.truth) if control.exists() else None
+    said = {
+        name: task.load_answers(path) for name in (*_STAGES, best) if (path := _predictions(run, name, split)).exists()
+    }
+    scores = {name: summaries[stage]["scores"][split] for name, stage in _STAGES.items() if name in said}
+    scores |= {best: main["scores"][split]} if main else {}
+    gain = task.difference(said["student"], said["control"]) if "control" in said else None
     document: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
         "run": run.root.name,
         "version": __version__,
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "task": config.task,
+        "metric": metric._asdict(),
         "classes": list(manifest.classes),
         "split": split,
-        "notes": list(_notes(config, split, summaries, shown)),
+        "notes": list(_notes(run, config, split, summaries, metric)),
         "rows": [
-            *(_torch_row(name, summaries[stage], split) for name, stage in _STAGE_OF.items()),
-            *(_file_row(file, timed["rows"], split) for file in files),
+            *(trained_row(name, summaries[stage], split, metric) for name, stage in _STAGES.items()),
+            *(file_row(file, timed["rows"], split, metric) for file in files),
         ],
         "gain": asdict(gain) if gain else None,
-        "gates": list(_gates(config.gates, main, split)),
+        "gates": list(_gates(config.gates, main, split, metric)),
         "data": {k: v for k, v in summaries["data"].items() if not k.endswith("digest")},
         "labels": summaries["labels"],
-        "teacher_validation": {
-            **{key: summaries["teacher"]["scores"]["validation"][key] for key in ("accuracy", "balanced_accuracy")},
-            "chance": 1 / len(manifest.classes),
-        },
+        "teacher_validation": validated(summaries["teacher"]["scores"]["validation"], metric),
         "curves": [line for line in MetricsLog(run.root / "metrics.jsonl").read() if line["stage"] in trained],
-        "confusion": {"name": best, "counts": task.score(shown.logits, shown.truth).confusion},
+        "confusion": {"name": best, "counts": scores[best]["confusion"]},
+        "class_scores": class_scores(scores, manifest.classes),
         "fed": _fed(run, pictures),
-        "mistakes": list(_mistakes(manifest, config, shown, pictures)),
+        "mistakes": list(_mistakes(manifest, config, said[best], pictures)),
+        "masks": _masks(manifest, config, split, said, pictures),
         "decisions": {
             stage: (summary.get("training") or summary["fit"])["decisions"]
             for stage, summary in summaries.items()
@@ -99,101 +109,41 @@ def _trainings(summaries: dict[str, dict[str, Any]]) -> set[str]:
     return names
 
 
-_STAGE_OF = {"teacher": "teacher", "control": "baseline", "student": "student"}
+def _predictions(run: Run, name: str, split: Split) -> Path:
+    """Where the answers of a predictor are kept."""
+    if name in _STAGES:
+        return run.folder(_STAGES[name]) / "predictions" / f"{split}.parquet"
+    return run.folder("export") / "predictions" / f"{name}.{split}.parquet"
 
 
-def _torch_row(name: str, summary: dict[str, Any], split: str) -> dict[str, Any]:
-    empty = {"agreement": None, "max_difference": None, "drop": None, "partitions": None}
-    if "absent" in summary:
-        unknown = dict.fromkeys(("bytes", "parameters", "accuracy", "macro_f1", "images", "latency"))
-        return {
-            "name": name,
-            "detail": "",
-            **unknown,
-            **empty,
-            "runtime": "",
-            "status": "absent",
-            "reason": summary["absent"],
-        }
-    score = summary["scores"][split]
-    return {
-        "name": name,
-        "detail": summary["detail"],
-        "bytes": summary["bytes"],
-        "parameters": summary["parameters"],
-        "accuracy": score["accuracy"],
-        "macro_f1": score["macro_f1"],
-        "images": score["images"],
-        "latency": summary["latency"],
-        "runtime": "PyTorch" if summary["parameters"] else "Python",
-        **empty,
-        "status": "ok",
-        "reason": "",
-    }
-
-
-def _file_row(file: dict[str, Any], timed: list[dict[str, Any]], split: str) -> dict[str, Any]:
-    if file["status"] == "rejected":
-        unknown = dict.fromkeys(("bytes", "parameters", "accuracy", "macro_f1", "images", "latency"))
-        unknown |= dict.fromkeys(("agreement", "max_difference", "drop", "partitions"))
-        return {
-            "name": file["name"],
-            "detail": "",
-            **unknown,
-            "runtime": "",
-            "status": "rejected",
-            "reason": file["reason"],
-        }
-    score = file["scores"][split]
-    keys = ("threads", "p50_ms", "p90_ms", "p99_ms", "load_ms", "peak_memory_mb")
-    latency = [{key: row[key] for key in keys} for row in timed if row["name"] == file["name"]]
-    return {
-        "name": file["name"],
-        "detail": file["file"],
-        "bytes": file["bytes"],
-        "parameters": None,
-        "accuracy": score["accuracy"],
-        "macro_f1": score["macro_f1"],
-        "images": score["images"],
-        "latency": latency or None,
-        "runtime": file["runtime"],
-        "partitions": file["partitions"],
-        "agreement": score["agreement"],
-        "max_difference": score["max_difference"],
-        "drop": score["drop"],
-        "status": "ok",
-        "reason": "",
-    }
-
-
-def _gates(gates: Gates, file: dict[str, Any] | None, split: str) -> Iterator[dict[str, Any]]:
-    """Each promise with what was found; without an int8 file none of them holds."""
-    found: dict[str, float | None] = dict.fromkeys(type(gates).model_fields)
+def _gates(gates: Gates, file: dict[str, Any] | None, split: str, metric: Metric) -> Iterator[dict[str, Any]]:
+    """Each promise with what was found; without an int8 file none of them holds, nor does one in another metric."""
+    found: dict[str, float | None] = {}
     if file is not None:
         score = file["scores"][split]
         found = {
             "max_size_mb": file["bytes"] / 1e6,
-            "min_test_accuracy": score["accuracy"]["value"] if split == "test" else None,
+            f"min_test_{metric.key}": score[metric.key]["value"] if split == "test" else None,
             "max_int8_drop": score["drop"]["value"] if split == "test" else None,
             "max_partitions": file["partitions"],
         }
-    for name, value in found.items():
-        limit = getattr(gates, name)
+    for name in type(gates).model_fields:
+        limit, value = getattr(gates, name), found.get(name)
         if limit is None:
             continue
         holds = value is not None and (value >= limit if name.startswith("min_") else value <= limit)
         yield {"name": name, "limit": float(limit), "found": value, "holds": holds}
 
 
-def _notes(config: RunConfig, split: str, summaries: dict[str, Any], shown: Answers) -> Iterator[str]:
-    if config.data.demo or "images/unlabeled" in str(config.data.unlabeled):
+def _notes(run: Run, config: RunConfig, split: str, summaries: dict[str, Any], metric: Metric) -> Iterator[str]:
+    if config.data.unlabeled == run.root.resolve() / "images" / "unlabeled":  # images that the run wrote itself
         yield "This is a demonstration: it shows how the tool works. Digits of 8x8 pixels are far easier than photos."
     if split == "validation":
         yield "There is no test set: scores are on the validation images that also chose the epoch, so they flatter."
-    if len(shown.ids) < 200:
-        yield f"Only {len(shown.ids)} labelled images were scored: the intervals are wide."
-    teacher, student = (summaries[name]["scores"][split]["accuracy"]["value"] for name in ("teacher", "student"))
-    if student > teacher:
+    teacher, student = (summaries[name]["scores"][split] for name in ("teacher", "student"))
+    if student["images"] < 200:
+        yield f"Only {student['images']} labelled images were scored: the intervals are wide."
+    if student[metric.key]["value"] > teacher[metric.key]["value"]:
         yield "The student beats its teacher: a better teacher would probably help further."
     if "absent" in summaries["baseline"]:
         yield f"{summaries['baseline']['absent']}: whether distillation helped cannot be said."
@@ -210,9 +160,11 @@ def _fed(run: Run, pictures: dict[str, bytes]) -> list[dict[str, Any]]:
 def _mistakes(
     manifest: Manifest, config: RunConfig, answers: Answers, pictures: dict[str, bytes]
 ) -> Iterator[dict[str, Any]]:
-    """Wrong answers, the most confident first."""
+    """Wrong labels, the most confident first."""
     from PIL import Image
 
+    if not isinstance(answers, LabelAnswers):
+        return
     probabilities = softmax(answers.logits)
     said, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = [i for i in (-confidence).argsort(kind="stable") if said[i] != answers.truth[i]]
@@ -234,6 +186,20 @@ def _mistakes(
             "answer": manifest.classes[said[place]],
             "confidence": float(confidence[place]),
         }
+
+
+def _masks(
+    manifest: Manifest, config: RunConfig, split: Split, said: Mapping[str, Answers], pictures: dict[str, bytes]
+) -> dict[str, Any] | None:
+    """What teacher, student and int8 file made of some images; None where labels are answered."""
+    shown = {name: a for name, a in said.items() if isinstance(a, MaskAnswers) and name != "control"}
+    if not shown:
+        return None
+    records = manifest.of(split, labelled=True)
+    drawn = draw_masks(records, manifest.classes, shown, config.data.resize, config.data.max_megapixels, pictures)
+    for image in drawn["images"]:
+        image["path"] = _short(image["path"])
+    return drawn
 
 
 def _short(path: str) -> str:

@@ -1,9 +1,10 @@
-"""The pictures of the report: what accuracy costs in time, how training went, which classes are taken for which."""
+"""The pictures of the report: what a score costs in time, how training went, which classes are taken for which."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from distill.report.point_names import Box, PointName, place_names
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy_against_latency", "confusion_matrix", "loss_curves", "validation_curves"]
+__all__ = ["confusion_matrix", "loss_curves", "score_against_latency", "validation_curves"]
 
 _WIDTH, _HEIGHT = 440, 370  # pixels at full size; narrow, so that text stays readable when a phone shrinks it
 _LARGEST, _SMALLEST = 34.0, 5.0  # diameters of markers, in pixels
 _NAMED_CLASSES = 24  # more names than this run into each other
 _COUNTED_CLASSES = 16
+_LEAST_SHARE = 0.005  # of a row of pixels: less is drawn as nothing, or every cell would have a colour
 
 # A stage keeps its look in both training pictures; the student alone carries the accent.
 _STAGES: Final[dict[str, tuple[str, str, str]]] = {
@@ -38,39 +40,43 @@ class _Point(NamedTuple):
     runtime: str
     size: int | None
     latency_ms: float
-    accuracy: Mapping[str, float]
+    score: Mapping[str, float]
 
 
-def accuracy_against_latency(rows: Sequence[Mapping[str, Any]], split: str) -> str | None:
-    """Accuracy on a split over p50 latency at one thread, the area of a marker proportional to the file.
+def score_against_latency(rows: Sequence[Mapping[str, Any]], title: str) -> str | None:
+    """Scores over p50 latency at one thread, the area of a marker proportional to the file.
 
     Teacher, student and control that were scored but not timed are drawn as lines across. None if nothing is timed.
+
+    Args:
+        rows: of the report.
+        title: split and metric, such as `test mIoU`.
     """
     points = [p for p in map(_point, rows) if p is not None]
     if not points:
         return None
     timed = {p.name for p in points}
-    lines = [r for r in rows if r["name"] in _REFERENCES and r["name"] not in timed and r["accuracy"] is not None]
+    lines = [r for r in rows if r["name"] in _REFERENCES and r["name"] not in timed and r["score"] is not None]
     with drawing():
         figure, axes = _axes(_WIDTH, _HEIGHT, left=36, bottom=46, top=30)
-        _scale(axes, points, lines, split)
+        _scale(axes, points, lines, title)
         axes.set_xlabel("p50 latency at 1 thread, ms an image")
         for row in lines:
-            axes.axhline(100 * row["accuracy"]["value"], color=MUTED, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
+            axes.axhline(100 * row["score"]["value"], color=MUTED, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
         largest = max((p.size or 0 for p in points), default=0)
         labels = []
         for point in points:
             diameter = _diameter(point.size, largest)
             _mark(axes, point, diameter)
-            x, y = axes.transData.transform((point.latency_ms, 100 * point.accuracy["value"]))
+            x, y = axes.transData.transform((point.latency_ms, 100 * point.score["value"]))
             labels.append(PointName(_short(point.name), float(x), float(y), diameter / 2, _colour(point)))
         for row in lines:
-            y = axes.transData.transform((points[0].latency_ms, 100 * row["accuracy"]["value"]))[1]
+            y = axes.transData.transform((points[0].latency_ms, 100 * row["score"]["value"]))[1]
             labels.append(PointName(_short(row["name"]), None, float(y), 0.0, MUTED))
         frame = axes.get_window_extent()
         across = [Box(frame.x0, label.y - 1, frame.x1, label.y + 1) for label in labels if label.x is None]
         place_names(figure, axes, labels, [*across, *(_bar(axes, point) for point in points)])
-        return inline(figure, "latency", f"{split} accuracy against latency; the numbers are in the comparison table")
+        return inline(figure, "latency", f"{title} against latency; the numbers are in the comparison table")
 
 
 def loss_curves(curves: Sequence[Mapping[str, Any]]) -> str | None:
@@ -78,22 +84,29 @@ def loss_curves(curves: Sequence[Mapping[str, Any]]) -> str | None:
     return _curves(curves, "loss", 1.0, "mean loss of the epoch", "loss", "Training loss by epoch")
 
 
-def validation_curves(curves: Sequence[Mapping[str, Any]]) -> str | None:
-    """Validation accuracy by epoch, one line a stage, the epoch that was kept marked; None without epochs."""
+def validation_curves(curves: Sequence[Mapping[str, Any]], title: str) -> str | None:
+    """The metric on validation by epoch, one line a stage, the epoch that was kept marked; None without epochs."""
     return _curves(
-        curves, "validation_accuracy", 100.0, "validation accuracy, %", "validation", "Validation accuracy by epoch"
+        curves, "validation_score", 100.0, f"validation {title}, %", "validation", f"Validation {title} by epoch"
     )
 
 
-def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Counts of answers by truth: right ones in the accent, wrong ones in red, darker for a larger share of a row."""
+def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], *, in_percent: bool) -> str:
+    """Answers by truth: right ones in the accent, wrong ones in red, darker for a larger share of a row.
+
+    Args:
+        classes: C names.
+        counts: [truth][answer], of images or of pixels.
+        in_percent: write shares of a row instead of counts, which are millions where pixels are counted.
+    """
     from matplotlib.patches import Rectangle
 
     number = len(classes)
     named, counted = number <= _NAMED_CLASSES, number <= _COUNTED_CLASSES
     names = [_short(c, 12) for c in classes]
     margin = min(100, 14 + 15 * max(map(len, names), default=0) // 2) if named else 20
-    steep = number > 6
+    across = (_WIDTH - margin - 14) / max(number, 1)  # pixels a class; a letter takes about 7
+    steep = number > 6 or any(3.5 * len(a + b) + 4 > across for a, b in pairwise(names))
     with drawing():
         top, right = (margin + 12, 60) if steep else (46, 14)
         figure, axes = _axes(_WIDTH, _WIDTH - 40, left=margin, bottom=10, top=top, right=right)
@@ -104,10 +117,13 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) ->
                 if not value:  # thousands of classes leave most cells empty, and a page that still opens
                     continue
                 share = value / total
+                if in_percent and share < _LEAST_SHARE:
+                    continue
                 colour = ACCENT if row == column else BAD
                 axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.08 + 0.5 * share, linewidth=0))
                 if counted:
-                    axes.text(column + 0.5, row + 0.5, str(value), ha="center", va="center_baseline")
+                    said = f"{100 * share:.0f}" if in_percent else str(value)
+                    axes.text(column + 0.5, row + 0.5, said, ha="center", va="center_baseline")
         axes.set(xlim=(0, number), ylim=(number, 0))
         for place in range(number + 1) if named else (0, number):
             axes.axhline(place, color=LINE, linewidth=0.8)
@@ -122,7 +138,9 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) ->
         axes.set_yticks(middles, shown)
         axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
         axes.spines["bottom"].set_visible(False)
-        axes.set_title("answer across, truth down", y=1.0, pad=max(margin - 10, 26))
+        axes.set_title(
+            f"answer across, truth down{', %' * in_percent}", y=1.0, pad=max(margin - 10, 26) if steep else 26
+        )
         return inline(figure, "confusion", f"Confusion matrix of {number} classes, truth down, answers across")
 
 
@@ -143,7 +161,7 @@ def _curves(
             epochs, values = [line["epoch"] for line in lines], [scale * line[key] for line in lines]
             # Without the underscore's meaning of "no entry in the legend" for a hostile name.
             axes.plot(epochs, values, color=colour, linestyle=style, linewidth=2, label=label.lstrip("_") or "?")
-            kept = max(range(len(lines)), key=lambda i: (lines[i]["validation_accuracy"], -lines[i]["validation_nll"]))
+            kept = max(range(len(lines)), key=lambda i: (lines[i]["validation_score"], -lines[i]["validation_nll"]))
             axes.plot(epochs[kept], values[kept], "o", color=colour, markersize=7, markeredgecolor=PAPER)
         axes.set_xlabel("epoch")
         axes.set_title(title, pad=26 + more)
@@ -175,12 +193,12 @@ def _axes(width: int, height: int, *, left: int, bottom: int, top: int = 52, rig
 
 def _point(row: Mapping[str, Any]) -> _Point | None:
     single = next((timing for timing in row["latency"] or () if timing["threads"] == 1), None)
-    if single is None or row["accuracy"] is None:
+    if single is None or row["score"] is None:
         return None
-    return _Point(row["name"], row["runtime"], row["bytes"], max(single["p50_ms"], 1e-3), row["accuracy"])
+    return _Point(row["name"], row["runtime"], row["bytes"], max(single["p50_ms"], 1e-3), row["score"])
 
 
-def _scale(axes: Axes, points: Sequence[_Point], lines: Sequence[Mapping[str, Any]], split: str) -> None:
+def _scale(axes: Axes, points: Sequence[_Point], lines: Sequence[Mapping[str, Any]], title: str) -> None:
     """Limits that leave room for labels; a logarithmic axis where times differ much."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
@@ -195,17 +213,17 @@ def _scale(axes: Axes, points: Sequence[_Point], lines: Sequence[Mapping[str, An
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, 1.35 * high)
-    accuracies = [p.accuracy for p in points] + [r["accuracy"] for r in lines]
-    bottom, top = 100 * min(a["low"] for a in accuracies), 100 * max(a["high"] for a in accuracies)
+    scores = [p.score for p in points] + [r["score"] for r in lines]
+    bottom, top = 100 * min(s["low"] for s in scores), 100 * max(s["high"] for s in scores)
     room = max(0.12 * (top - bottom), 0.5)
     axes.set_ylim(max(bottom - room, -1.0), min(top + room, 101.0))
-    axes.set_title(f"{split} accuracy, %, with its 95 % interval", pad=10)
+    axes.set_title(f"{title}, %, with its 95 % interval", pad=10)
 
 
 def _mark(axes: Axes, point: _Point, diameter: float) -> None:
     """Filled for files that ship, with the accent for LiteRT; a ring for what runs in PyTorch."""
     colour = _colour(point)
-    x, low, middle, high = (point.latency_ms, *(100 * point.accuracy[k] for k in ("low", "value", "high")))
+    x, low, middle, high = (point.latency_ms, *(100 * point.score[k] for k in ("low", "value", "high")))
     axes.plot([x, x], [low, high], color=colour, linewidth=1.2, alpha=0.55, zorder=3)
     face: Any = "none" if point.runtime == "PyTorch" else (colour, 0.35)
     axes.plot(x, middle, "o", markersize=diameter, markerfacecolor=face, markeredgecolor=colour, zorder=4)
@@ -218,7 +236,7 @@ def _colour(point: _Point) -> str:
 def _bar(axes: Axes, point: _Point) -> Box:
     """Where the interval of a point is drawn, in pixels."""
     (x, low), (_, high) = axes.transData.transform(
-        [(point.latency_ms, 100 * point.accuracy["low"]), (point.latency_ms, 100 * point.accuracy["high"])]
+        [(point.latency_ms, 100 * point.score["low"]), (point.latency_ms, 100 * point.score["high"])]
     )
     return Box(x - 1, low, x + 1, high)
 

@@ -9,13 +9,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from distill.core.overlay import IGNORED_COLOR, class_colors
 from distill.report import figures, wording
+from distill.report.masks import WRONG_COLOR
 
 __all__ = ["Tile", "render"]
 
 # The first of these that passed its proof is what the run made; int8 LiteRT is what the project is for.
 _PREFERRED: Final = ("tflite-int8", "tflite-float16", "tflite-float32", "onnx-int8", "onnx-float32")
+_COUNTED: Final = {"accuracy": "images", "miou": "pixels"}
+"""Of what an answer is one, by the metric."""
 _FILTERS: Final = {
+    "capitalized": wording.capitalized,
     "percent": wording.percent,
     "points": wording.points,
     "between": wording.between,
@@ -52,7 +57,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
     Args:
         report: the document of `report.json`.
-        pictures: PNG or JPEG by the names that `fed` and `mistakes` use; a missing one is said to be missing.
+        pictures: PNG or JPEG by the names that `fed`, `mistakes` and `masks` use; a missing one is said to be missing.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -66,13 +71,13 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         finalize=lambda value: value if isinstance(value, Markup) else wording.printable(value, keep="\n\t"),
     )
     environment.filters.update(_FILTERS)
-    rows = report["rows"]
-    confusion = report["confusion"]
+    rows, classes = report["rows"], report["classes"]
+    metric, counted = wording.printable(report["metric"]["title"]), _COUNTED[report["metric"]["key"]]
     drawn = {
-        "latency": figures.accuracy_against_latency(rows, _split(report)),
+        "latency": figures.score_against_latency(rows, f"{wording.printable(report['split'])} {metric}"),
         "loss": figures.loss_curves(report["curves"]),
-        "validation": figures.validation_curves(report["curves"]),
-        "confusion": figures.confusion_matrix(report["classes"], confusion["counts"]) if confusion else None,
+        "validation": figures.validation_curves(report["curves"], metric),
+        "confusion": _confusion(report["confusion"], classes, counted),
     }
     made = _made(rows)
     html: str = environment.get_template("page.html.j2").render(
@@ -86,19 +91,28 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         seconds=sum(stage["seconds"] for stage in report["stages"]),
         # Drawn by matplotlib, which escapes the text in it.
         figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704
+        counted=counted,
+        details=list(dict.fromkeys(name for row in rows for name in row["details"])),
+        differences=any(row["max_difference"] is not None for row in rows),
+        # A mask names a class by its place, and so does its colour.
+        colours=[_rgb(colour) for colour in class_colors(len(classes)).tolist()],
+        wrong=_rgb(WRONG_COLOR),
+        ignored=_rgb(IGNORED_COLOR),
         addresses={name: address for name, image in pictures.items() if (address := _address(image))},
         environment=[(key, _flat(value)) for key, value in report["environment"].items()],
         left_out_by_reason=sorted(report["data"]["left_out_by_reason"].items(), key=lambda item: (-item[1], item[0])),
         made_at=_day_and_time(report["created_at"]),
         nothing=wording.NOTHING,
-        split=_split(report),
+        split=report["split"],
+        metric=metric,
     )
     return html
 
 
-def _split(report: Mapping[str, Any]) -> str:
-    """Which images all scores are of: the test set, or validation where there is none."""
-    return wording.printable(report.get("split", "test"))
+def _confusion(confusion: Mapping[str, Any] | None, classes: Sequence[str], counted: str) -> str | None:
+    if confusion is None:
+        return None
+    return figures.confusion_matrix(classes, confusion["counts"], in_percent=counted == "pixels")
 
 
 def _day_and_time(iso: str) -> str:
@@ -123,13 +137,13 @@ def _gate(gate: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tiles(report: Mapping[str, Any], made: Mapping[str, Any]) -> list[Tile]:
-    accuracy, gain, drop = made["accuracy"], report["gain"], made["drop"]
+    score, gain, drop = made["score"], report["gain"], made["drop"]
     single = next((timing for timing in made["latency"] or () if timing["threads"] == 1), None)
     tiles = [Tile("Size", wording.megabytes(made["bytes"]), "MB", _smaller(report["rows"], made))]
-    title = f"{_split(report).capitalize()} accuracy"
-    if accuracy:
-        detail = f"95 % interval {wording.between(accuracy)}; {wording.count(made['images'])} images"
-        tiles.append(Tile(title, wording.points(accuracy["value"]), "%", detail))
+    title = f"{wording.capitalized(report['split'])} {report['metric']['title']}"
+    if score:
+        detail = f"95 % interval {wording.between(score)}; {wording.count(made['images'])} images"
+        tiles.append(Tile(title, wording.points(score["value"]), "%", detail))
     else:
         tiles.append(Tile(title, wording.NOTHING, "", "not scored"))
     if single:
@@ -175,6 +189,10 @@ def _address(image: bytes) -> str | None:
     kinds = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
     kind = next((kind for start, kind in kinds.items() if image.startswith(start)), None)
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}" if kind else None
+
+
+def _rgb(colour: Sequence[int]) -> str:
+    return f"rgb({', '.join(map(str, colour))})"
 
 
 def _flat(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "NOTHING",
     "between",
+    "capitalized",
     "compared",
     "count",
     "decimal",
@@ -70,6 +71,11 @@ def decimal(value: float | None, digits: int = 3) -> str:
 def count(number: int | None) -> str:
     """A whole number with thousands apart: `1,773`."""
     return NOTHING if number is None else f"{number:,}"
+
+
+def capitalized(text: str) -> str:
+    """Text that begins a line: `Macro F1`; a word with capitals of its own stays, as `mIoU` does."""
+    return text[:1].upper() + text[1:] if text.partition(" ")[0].islower() else text
 
 
 def duration(seconds: float) -> str:

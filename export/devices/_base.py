@@ -43,6 +43,6 @@ class Device(ABC):
             "peak_memory_mb": peak_memory_mb,
             "bytes": manifest["bytes"],
             "partitions": manifest["partitions"],
-            "accuracy": test["accuracy"]["value"],
+            "score": test[manifest["metric"]["key"]]["value"],
             "samples_ms": [round(sample, 4) for sample in samples_ms],
         }

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill.core.types import FloatArray, Images
+import numpy.typing as npt
+
+from distill.core.types import Images
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
+    from export.graph import Output
 
 __all__ = ["Format", "Precision", "Runner"]
 
@@ -30,14 +33,15 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def run(self, image: Images) -> FloatArray:
-        """uint8 [1, H, W, 3] to probabilities float32 [1, C]."""
+    def run(self, image: Images) -> npt.NDArray[Any]:
+        """uint8 [1, H, W, 3] to what the file answers: see `export.graph.Output`."""
 
 
 class Format(ABC):
     """One kind of file.
 
-    A file takes uint8 [1, S, S, 3] RGB, camera bytes as they are, and gives float32 [1, C] probabilities.
+    A file takes uint8 [1, S, S, 3] RGB, camera bytes as they are, and gives float32 [1, C] probabilities, of pixels
+    [1, h, w, C]; or what else `output` says.
     """
 
     runtime: str
@@ -48,14 +52,25 @@ class Format(ABC):
     """Those it can write."""
 
     @abstractmethod
-    def write(self, student: Network, precision: Precision, calibration: Sequence[Images], path: Path) -> None:
+    def write(
+        self,
+        student: Network,
+        precision: Precision,
+        calibration: Sequence[Images],
+        path: Path,
+        *,
+        output: Output = "probabilities",
+        upsample: bool = False,
+    ) -> None:
         """Convert a student in evaluation mode.
 
         Args:
-            student: its C outputs are logits; the file's are probabilities.
+            student: its C outputs are logits.
             precision: of weights and activations.
             calibration: images uint8 [1, S, S, 3] that set int8 ranges by minimum and maximum; unused otherwise.
             path: written to; the caller moves it into place.
+            output: what the file answers.
+            upsample: whether maps get the size of the image, h = w = S, instead of the student's own.
         """
 
     @abstractmethod

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, final
 
+import numpy.typing as npt
+
 from distill.core.settings import Settings
-from distill.core.types import FloatArray, Images
+from distill.core.types import Images
 from export.formats._base import Format, Precision, Runner
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
+    from export.graph import Output
 
 __all__ = ["ONNX", "Config", "build"]
 
@@ -47,9 +50,9 @@ class _OnnxRuntime(Runner):
             "operators": self._operators,
         }
 
-    def run(self, image: Images) -> FloatArray:
-        (probabilities,) = self._session.run([self._output.name], {self._input.name: image})
-        return cast(FloatArray, probabilities)
+    def run(self, image: Images) -> npt.NDArray[Any]:
+        (answers,) = self._session.run([self._output.name], {self._input.name: image})
+        return cast(npt.NDArray[Any], answers)
 
 
 @final
@@ -60,7 +63,16 @@ class ONNX(Format):
     suffix = ".onnx"
     precisions = ("float32", "int8")
 
-    def write(self, student: Network, precision: Precision, calibration: Sequence[Images], path: Path) -> None:
+    def write(
+        self,
+        student: Network,
+        precision: Precision,
+        calibration: Sequence[Images],
+        path: Path,
+        *,
+        output: Output = "probabilities",
+        upsample: bool = False,
+    ) -> None:
         import onnx
         import torch
 
@@ -68,12 +80,12 @@ class ONNX(Format):
 
         example = torch.zeros(1, student.image_size, student.image_size, 3, dtype=torch.uint8)
         program = torch.onnx.export(
-            ForBytes(student).eval(),
+            ForBytes(student, output, upsample=upsample).eval(),
             (example,),
             dynamo=True,
             opset_version=_OPSET,
             input_names=["image"],
-            output_names=["probabilities"],
+            output_names=[output],
             verbose=False,
         )
         assert program is not None

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
+import numpy.typing as npt
 
 from distill.core.settings import Settings
-from distill.core.types import FloatArray, Images
+from distill.core.types import Images
 from export.formats._base import Format, Precision, Runner
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
+    from export.graph import Output
 
 __all__ = ["Config", "TFLite", "build"]
 
@@ -45,12 +47,12 @@ class _LiteRT(Runner):
             "operators": dict(sorted(names.items())),
         }
 
-    def run(self, image: Images) -> FloatArray:
+    def run(self, image: Images) -> npt.NDArray[Any]:
         if self._input["dtype"] != np.uint8:
             raise TypeError(f"the input is {np.dtype(self._input['dtype'])}, expected uint8")
         self._interpreter.set_tensor(self._input["index"], image)
         self._interpreter.invoke()
-        return cast(FloatArray, self._interpreter.get_tensor(self._output["index"]))
+        return cast(npt.NDArray[Any], self._interpreter.get_tensor(self._output["index"]))
 
 
 @final
@@ -61,7 +63,16 @@ class TFLite(Format):
     suffix = ".tflite"
     precisions = ("float32", "float16", "int8")
 
-    def write(self, student: Network, precision: Precision, calibration: Sequence[Images], path: Path) -> None:
+    def write(
+        self,
+        student: Network,
+        precision: Precision,
+        calibration: Sequence[Images],
+        path: Path,
+        *,
+        output: Output = "probabilities",
+        upsample: bool = False,
+    ) -> None:
         import litert_torch
         import torch
 
@@ -72,10 +83,10 @@ class TFLite(Format):
             # The input tensor's own scale and zero point do the normalisation, so the graph begins at the first
             # convolution: see quantize_int8.
             example = torch.zeros(1, size, size, 3)
-            graph: torch.nn.Module = ForNormalized(student)
+            graph: torch.nn.Module = ForNormalized(student, output, upsample=upsample)
         else:
             example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-            graph = ForBytes(student)
+            graph = ForBytes(student, output, upsample=upsample)
         converted = litert_torch.convert(graph.eval(), (example,)).model_content()
         if precision == "float16":
             from export.quantize.tflite import float16_weights

@@ -13,7 +13,7 @@ from tests.config.conftest import SMALL
 Mistakes = Callable[..., list[str]]
 
 TEACHERS, STUDENTS = ", ".join(plugins.names("teachers")), ", ".join(plugins.names("students"))
-EXAMPLE = {kind: f"{{{plugins.names(kind)[-1]}: NAME}}" for kind in ("teachers", "students")}
+EXAMPLE = {"teachers": "{timm: NAME}", "students": "{timm: NAME}"}
 FILES = "'tflite-float32', 'tflite-float16', 'tflite-int8', 'onnx-float32' or 'onnx-int8'"
 
 VALUES = [
@@ -64,9 +64,21 @@ VALUES = [
     ),
     (
         "labels: {view: 3}",
-        "labels.view: unknown key (did you mean 'views'?); known: views, top_k",
+        "labels.view: unknown key (did you mean 'views'?); known: views, top_k, grid",
     ),
-    ("labels: {zebra: 3}", "labels.zebra: unknown key; known: views, top_k"),
+    (
+        "train: {extra: {dise: 1}}",
+        "train.extra.dise: found 'dise', expected 'cwd', 'dice' or 'lovasz' (did you mean 'dice'?)",
+    ),
+    ("train: {extra: {dice: 0}}", "train.extra.dice: found 0, expected a number above 0"),
+    ("train: {target_stride: 3}", "train.target_stride: found 3, expected 1, 2, 4 or 8"),
+    ("labels: {grid: 2000}", "labels.grid: found 2000, expected at most 1024"),
+    ("trust: {min_confidence: 2}", "trust.min_confidence: found 2, expected at most 1"),
+    (
+        "export: {output: logit}",
+        "export.output: found 'logit', expected 'probabilities', 'logits' or 'class_map' (did you mean 'logits'?)",
+    ),
+    ("labels: {zebra: 3}", "labels.zebra: unknown key; known: views, top_k, grid"),
 ]
 
 
@@ -89,8 +101,7 @@ SOURCES = [
     ("unlabeled: 5, validation: golden/val", ".unlabeled: found 5, expected a path or a list"),
     (
         "unlabeled: photos",
-        ": no validation set: give `validation` a folder with one sub-folder a class, or a share of `labeled` such as"
-        " 0.2",
+        ": no validation set: give `validation` a folder of labelled images, or a share of `labeled` such as 0.2",
     ),
     (
         "unlabeled: photos, validation: 0.2",
@@ -122,6 +133,84 @@ SOURCES = [
 ]
 
 
+MASKS = [
+    ("values: {a: road}", ".masks.values: 'a' is no value of a pixel: expected 0 to 65535, or a range such as 1-58"),
+    ("values: {-1: road}", ".masks.values: '-1' is no value of a pixel: expected 0 to 65535, or a range such as 1-58"),
+    (
+        "values: {9-3: road}",
+        ".masks.values: '9-3' is no value of a pixel: expected 0 to 65535, or a range such as 1-58",
+    ),
+    (
+        "values: {0-70000: road}",
+        ".masks.values: '0-70000' is no value of a pixel: expected 0 to 65535, or a range such as 1-58",
+    ),
+    ("values: {0: a, 0-5: b}", ".masks.values: 0 is in '0' and in '0-5'"),
+    ("values: {0: no}", ".masks.values.0: found false, expected text; put it in quotes"),
+    ("values: [a]", ".masks.values: found ['a'], expected keys and values"),
+    ("colors: {red: a}", ".masks.colors: 'red' is no colour: expected #rrggbb, in quotes, such as '#ff0000'"),
+    ("colors: {'#fff': a}", ".masks.colors: '#fff' is no colour: expected #rrggbb, in quotes, such as '#ff0000'"),
+    (
+        "colors: {'#ff00aa': a, '#FF00AA': b}",
+        ".masks.colors: a colour is there twice, in capital and in small letters",
+    ),
+    ("ignore: [red]", ".masks.ignore.0: 'red' is no colour: expected #rrggbb, in quotes, such as '#ff0000'"),
+    ("ignore: [70000]", ".masks.ignore.0: found 70000, expected at most 65535 or text"),
+    ("ignore: 255", ".masks.ignore: found 255, expected a list"),
+    (
+        "values: {0: a, 7: b}, ignore: [7, 255]",
+        ".masks: 7 is a class and in `ignore`: leave it out of one of both",
+    ),
+    (
+        "colors: {'#0000Ff': b}, ignore: ['#0000fF']",
+        ".masks: #0000Ff is a class and in `ignore`: leave it out of one of both",
+    ),
+    ("color: {}", ".masks.color: unknown key (did you mean 'colors'?); known: values, colors, ignore, background"),
+]
+
+
+@pytest.mark.parametrize(("masks", "sentence"), MASKS, ids=[masks for masks, _ in MASKS])
+def test_wrong_masks(mistakes: Mistakes, masks: str, sentence: str) -> None:
+    told = mistakes(SMALL.replace("validation: 0.2", f"validation: 0.2, masks: {{{masks}}}"))
+    assert told == [f"teacher.yaml:1: data{sentence}"]
+
+
+def test_masks_of_a_class_that_is_none(mistakes: Mistakes) -> None:
+    masks = "classes: [a, b], masks: {values: {0: a, 1: c}, colors: {'#000000': d}}"
+    told = mistakes(SMALL.replace("validation: 0.2", f"validation: 0.2, {masks}"))
+    assert told == ["teacher.yaml:1: data: `classes` lacks c, d, named in `masks`"]
+
+
+OF_ANOTHER_TASK = [
+    ("labels: {grid: 32}", "labels: `grid` is only for `task: segmentation`, but the task is classification"),
+    ("trust: {min_confidence: 0.5}", "trust: `min_confidence` is only for `task: segmentation`, but the task is"),
+    ("trust: {below: weigh}", "trust: `below` is only for `task: segmentation`, but the task is classification"),
+    ("train: {extra: {dice: 1}}", "train: `extra` is only for `task: segmentation`, but the task is classification"),
+    ("train: {target_stride: 8}", "train: `target_stride` is only for `task: segmentation`, but the task is"),
+    ("export: {upsample: true}", "export: `upsample` is only for `task: segmentation`, but the task is classification"),
+    ("gates: {min_test_miou: 0.5}", "gates: `min_test_miou` is only for `task: segmentation`, but the task is"),
+    (
+        "gates: {min_test_accuracy: 0.5}\ntask: segmentation",
+        "gates: `min_test_accuracy` is only for `task: classification`, but the task is segmentation",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("task", "demo", "other"),
+    [("segmentation", "digits", "classification"), ("classification", "scenes", "segmentation")],
+)
+def test_a_demonstration_of_another_task(mistakes: Mistakes, task: str, demo: str, other: str) -> None:
+    text = SMALL.replace("labeled: golden/train, validation: 0.2", f"demo: {demo}") + f"task: {task}\n"
+    assert f"teacher.yaml:1: data: `demo: {demo}` is for `task: {other}`, but the task is {task}" in mistakes(text)
+
+
+@pytest.mark.parametrize(("lines", "sentence"), OF_ANOTHER_TASK, ids=[lines for lines, _ in OF_ANOTHER_TASK])
+def test_a_key_that_the_task_never_looks_at(mistakes: Mistakes, lines: str, sentence: str) -> None:
+    told = [line for line in mistakes(f"{SMALL}{lines}\n") if "is only for" in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"teacher.yaml:4: {sentence}")
+
+
 @pytest.mark.parametrize(("data", "sentence"), SOURCES, ids=[data for data, _ in SOURCES])
 def test_wrong_sources(here: Path, mistakes: Mistakes, data: str, sentence: str) -> None:
     text = SMALL.replace("labeled: golden/train, validation: 0.2", data)
@@ -135,7 +224,7 @@ PLUGINS = [
         "{fit: {}, pithon: 'a:b'}",
         f".pithon: found no teacher 'pithon' (did you mean 'python'?); known: {TEACHERS}",
     ),
-    ("teacher", "{zebra: x}", f".zebra: found no teacher 'zebra'; known: {TEACHERS}"),
+    ("teacher", "{qqq: x}", f".qqq: found no teacher 'qqq'; known: {TEACHERS}"),
     (
         "teacher",
         "{fit: {}}",
@@ -278,7 +367,7 @@ gatez: {}
         ["teacher.yaml:19", "gatez"],
     ]
     assert told[1].endswith(
-        "no validation set: give `validation` a folder with one sub-folder a class, or a share of `labeled` such as 0.2"
+        "no validation set: give `validation` a folder of labelled images, or a share of `labeled` such as 0.2"
     )
     assert told[2].endswith(f"found no file or folder {here}/photoz")
     assert "unknown key (did you mean 'checkpoint'?)" in told[5]

@@ -11,8 +11,23 @@ from distill.config_file import load_config, save_config
 from tests.config.conftest import SMALL
 from tests.config.test_load_config import DESIGN
 
+SEGMENTATION = """\
+task: segmentation
+data:
+  labeled: golden/train
+  validation: golden/val
+  masks: {values: {3: "no", 0-2: b, 255: "no"}, colors: {"#0000ff": c}, ignore: [9, "#ffffff"], background: null}
+teacher: {torchvision: deeplabv3_resnet50, fit: {}}
+student: {smp: deeplabv3plus, encoder: mobilenetv4_conv_small}
+labels: {grid: 32}
+trust: {min_confidence: 0.5, below: weigh}
+train: {extra: {lovasz: 0.5, dice: 1}, target_stride: 2}
+export: {output: class_map, upsample: true}
+gates: {min_test_miou: 0.5}
+"""
 
-@pytest.mark.parametrize("text", [DESIGN, SMALL], ids=["design", "small"])
+
+@pytest.mark.parametrize("text", [DESIGN, SMALL, SEGMENTATION], ids=["design", "small", "segmentation"])
 def test_round_trip(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     (here / "teacher.yaml").write_text(text)
     config = load_config(here / "teacher.yaml", ["train.lr=1e-3", "output=deep/run"])
@@ -22,6 +37,20 @@ def test_round_trip(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     again = load_config(here / "deep/run/config.yaml")
     assert again.model_dump() == config.model_dump()
     assert type(again.teacher) is type(config.teacher)
+
+
+def test_values_of_masks_keep_their_order_and_their_words(here: Path) -> None:
+    (here / "teacher.yaml").write_text(SEGMENTATION)
+    config = load_config(here / "teacher.yaml")
+    assert list(config.data.masks.values.items()) == [("3", "no"), ("0-2", "b"), ("255", "no")]
+    assert config.data.masks.named() == ["no", "b", "c"]
+    save_config(config, here / "config.yaml")
+    again = load_config(here / "config.yaml").data.masks
+    assert list(again.values.items()) == list(config.data.masks.values.items())
+    assert (again.ignore, again.background) == ([9, "#ffffff"], None)
+    numbers = load_config(here / "teacher.yaml", ["data.masks={values: {0: a, 1: b}}"]).data.masks
+    assert numbers.values == {"0": "a", "1": "b"}
+    assert (numbers.ignore, numbers.background) == ([255], "background")
 
 
 def test_words_that_look_like_numbers_stay_words(here: Path) -> None:

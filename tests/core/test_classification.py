@@ -8,7 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from distill.tasks.classification import Classification, Config, bootstrap_mean, build
+from distill.core.bootstrap import bootstrap_mean
+from distill.core.task import Interval
+from distill.tasks.classification import Classification, Config, LabelAnswers, LabelScore, build
 
 NAMES = ("cat", "dog", "owl")
 
@@ -24,6 +26,18 @@ def logits_of(answers: list[int], height: float = 2.0) -> np.ndarray:
     return logits
 
 
+def score_of(task: Classification, logits: np.ndarray, truth: np.ndarray) -> LabelScore:
+    return task.score(answers_of(logits, truth))
+
+
+def answers_of(logits: np.ndarray, truth: np.ndarray) -> LabelAnswers:
+    return LabelAnswers(tuple(f"{n:064x}" for n in range(len(truth))), logits, truth)
+
+
+def difference(task: Classification, first: np.ndarray, second: np.ndarray, truth: np.ndarray) -> Interval:
+    return task.difference(answers_of(first, truth), answers_of(second, truth))
+
+
 def test_truth_is_the_place_among_the_classes(task: Classification) -> None:
     truth = task.truth(["owl", "cat", "owl"])
     assert truth.dtype == np.int64
@@ -32,7 +46,7 @@ def test_truth_is_the_place_among_the_classes(task: Classification) -> None:
 
 def test_score_by_hand(task: Classification) -> None:
     truth = np.array([0, 0, 0, 0, 1, 1, 2, 2])
-    score = task.score(logits_of([0, 0, 0, 1, 1, 0, 1, 2]), truth)
+    score = score_of(task, logits_of([0, 0, 0, 1, 1, 0, 1, 2]), truth)
     assert score.images == 8
     assert score.accuracy.value == 5 / 8
     assert score.recall == {"cat": 3 / 4, "dog": 1 / 2, "owl": 1 / 2}
@@ -45,7 +59,7 @@ def test_score_by_hand(task: Classification) -> None:
 
 
 def test_a_class_without_images_has_no_recall(task: Classification) -> None:
-    score = task.score(logits_of([0, 2]), np.array([0, 0]))
+    score = score_of(task, logits_of([0, 2]), np.array([0, 0]))
     assert score.recall == {"cat": 0.5}
     assert score.balanced_accuracy == 0.5
     assert score.macro_f1 == pytest.approx((2 / 3 + 0) / 2)  # owl was answered, so it counts; dog does not
@@ -53,24 +67,24 @@ def test_a_class_without_images_has_no_recall(task: Classification) -> None:
 
 def test_everything_right_and_everything_wrong(task: Classification) -> None:
     truth = np.array([0, 1, 2, 1])
-    right = task.score(logits_of([0, 1, 2, 1]), truth)
+    right = score_of(task, logits_of([0, 1, 2, 1]), truth)
     assert (right.accuracy.value, right.accuracy.low, right.accuracy.high) == (1, 1, 1)
     assert (right.balanced_accuracy, right.macro_f1) == (1, 1)
-    wrong = task.score(logits_of([1, 2, 0, 0]), truth)
+    wrong = score_of(task, logits_of([1, 2, 0, 0]), truth)
     assert (wrong.accuracy.value, wrong.accuracy.high, wrong.macro_f1) == (0, 0, 0)
 
 
 def test_a_single_image_of_a_single_class(task: Classification) -> None:
-    assert task.score(logits_of([1]), np.array([1])).accuracy.value == 1
+    assert score_of(task, logits_of([1]), np.array([1])).accuracy.value == 1
 
 
 def test_surely_wrong_is_costly_but_finite(task: Classification) -> None:
-    score = task.score(logits_of([0], height=1e4), np.array([1]))
+    score = score_of(task, logits_of([0], height=1e4), np.array([1]))
     assert score.nll == pytest.approx(-math.log(1e-12))
 
 
 def test_a_score_can_be_written_as_json(task: Classification) -> None:
-    score = task.score(logits_of([0, 1, 1]), np.array([0, 1, 2]))
+    score = score_of(task, logits_of([0, 1, 1]), np.array([0, 1, 2]))
     again = json.loads(json.dumps(score.as_dict(), allow_nan=False))
     assert again["accuracy"]["value"] == pytest.approx(2 / 3)
     assert again["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
@@ -114,16 +128,16 @@ def test_the_paired_difference(task: Classification) -> None:
     truth = np.zeros(100, dtype=np.int64)
     first = logits_of([0] * 80 + [1] * 20)
     second = logits_of([0] * 70 + [1] * 30)
-    found = task.difference(first, second, truth)
+    found = difference(task, first, second, truth)
     assert found.value == pytest.approx(0.10)
     # 10 images differ, all in favour of the first: paired, that is clear of zero; unpaired it would not be
     assert 0.03 < found.low <= 0.06
     assert 0.14 <= found.high < 0.18
-    back = task.difference(second, first, truth)
+    back = difference(task, second, first, truth)
     assert back.value == -found.value
 
 
 def test_no_difference_has_no_width(task: Classification) -> None:
     same = logits_of([0, 1, 2, 0])
-    found = task.difference(same, same * 3, np.array([0, 0, 0, 0]))
+    found = difference(task, same, same * 3, np.array([0, 0, 0, 0]))
     assert (found.value, found.low, found.high) == (0, 0, 0)

@@ -19,7 +19,8 @@ from distill.core.progress import Progress
 from distill.data.manifest import Manifest, scan
 from distill.data.sources import find
 
-SaveImage = Callable[..., Path]
+from .conftest import ReadMasks, SaveImage, SaveMask, truth
+
 Scan = Callable[..., Manifest]
 
 
@@ -378,3 +379,151 @@ def test_pixels_play_no_part_in_what_a_copy_is(photos: Path, read: Scan) -> None
     pixels = np.asarray(Image.open(photos / "photos/x.png"))
     Image.fromarray(pixels).save(photos / "photos/same.bmp")
     assert left_out(read(**folders(photos)), photos) == {}
+
+
+# Masks
+
+ROAD: dict[str, object] = {"values": {0: "background", 1: "road", 2: "sky"}}
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, save_image: SaveImage, save_mask: SaveMask) -> Path:
+    """4 labelled images of training, 2 of validation, 2 of test, 2 without masks, all different, 4x3 pixels."""
+    number = 0
+    for part, count in (("train", 4), ("val", 2), ("test", 2)):
+        for _ in range(count):
+            save_image(tmp_path / part / "images" / f"{number}.png", number, (4, 3))
+            save_mask(
+                tmp_path / part / "masks" / f"{number}.png", [[0, 0, 1, 1], [0, number % 2, 2, 1], [255, 0, 0, 0]]
+            )
+            number += 1
+    for name in ("x", "y"):
+        save_image(tmp_path / "photos" / f"{name}.png", number, (4, 3))
+        number += 1
+    return tmp_path
+
+
+def test_every_mask_is_written_and_named_by_its_record(scenes: Path, read_masks: ReadMasks) -> None:
+    manifest = read_masks(ROAD, **folders(scenes))
+    assert manifest.left_out == []
+    assert {Path(str(r.mask)).parent for r in manifest.records if r.mask} == {scenes / "run/masks"}
+    assert truth(manifest, "3") == [[0, 0, 1, 1], [0, 1, 2, 1], [255, 0, 0, 0]]
+    assert all(r.label is None and r.hidden_mask is None for r in manifest.records)
+    assert [len(manifest.of("train", labelled=known)) for known in (True, False)] == [4, 2]
+    assert all(r.mask is None for r in manifest.of("train", labelled=False))
+    counts = manifest.counts()
+    assert counts["train_labelled"] == 4
+    assert counts["train_unlabelled"] == 2
+    assert counts["by_class"]["train"] == {"background": 4, "road": 4, "sky": 4}
+    shares = counts["pixel_shares"]["validation"]
+    assert shares == {"background": 13 / 22, "road": 7 / 22, "sky": 2 / 22}  # of 22 pixels that are not ignored
+
+
+def test_masks_saved_and_loaded_are_the_same(scenes: Path, read_masks: ReadMasks) -> None:
+    manifest = read_masks(ROAD, **folders(scenes))
+    manifest.save(scenes / "run/manifest.parquet")
+    again = Manifest.load(scenes / "run/manifest.parquet")
+    assert again.entries == manifest.entries
+    assert again.records == manifest.records
+    assert (again.classes, again.digest(), again.counts()) == (manifest.classes, manifest.digest(), manifest.counts())
+    moved = (scenes / "run").rename(scenes / "moved")
+    there = Manifest.load(moved / "manifest.parquet").of("test")[0].mask
+    assert Path(str(there)).is_file()
+
+
+def test_without_some_images_masks_stay(scenes: Path, read_masks: ReadMasks) -> None:
+    manifest = read_masks(ROAD, **folders(scenes))
+    fewer = manifest.without({manifest.of("train", labelled=True)[0].id: "shows what a test image shows"})
+    assert len(fewer.of("train", labelled=True)) == 3
+    assert fewer.counts()["by_class"]["train"]["sky"] == 3
+
+
+def test_the_digest_changes_with_what_masks_hold(scenes: Path, read_masks: ReadMasks, save_mask: SaveMask) -> None:
+    mask = scenes / "train/masks/0.png"
+    seen = [read_masks(ROAD, **folders(scenes)).digest()]
+    os.utime(mask, ns=(1, 1))
+    Image.open(mask).save(mask.with_suffix(".bmp"))
+    mask.unlink()
+    assert read_masks(ROAD, **folders(scenes)).digest() == seen[0]
+    mask.with_suffix(".bmp").unlink()
+    for rows in ([[0, 0, 1, 1], [0, 0, 2, 1], [0, 0, 0, 0]], [[0, 0, 1, 1], [0, 0, 2, 1], [0, 0, 0, 1]]):
+        save_mask(mask, rows)
+        seen.append(read_masks(ROAD, **folders(scenes)).digest())
+    seen.append(read_masks({"values": {0: "sky", 1: "road", 2: "background"}}, **folders(scenes)).digest())
+    seen.append(read_masks({"values": {0: "background", "1-2": "road"}}, **folders(scenes)).digest())
+    assert len(set(seen)) == len(seen)
+
+
+def test_hidden_masks_count_but_are_not_seen(scenes: Path, read_masks: ReadMasks, save_mask: SaveMask) -> None:
+    lines = ["path,mask,split,labelled"]
+    for number, split in enumerate(["train", "train", "train", "train", "val", "val", "test", "test"]):
+        part = {"train": "train", "val": "val", "test": "test"}[split]
+        lines.append(f"{part}/images/{number}.png,{part}/masks/{number}.png,{split},{int(number > 0)}")
+    (scenes / "index.csv").write_text("\n".join(lines))
+    save_mask(scenes / "train/masks/0.png", [[2] * 4] * 3)
+    first = read_masks(ROAD, manifest=scenes / "index.csv")
+    (hidden,) = first.of("train", labelled=False)
+    assert hidden.mask is None
+    assert np.asarray(Image.open(str(hidden.hidden_mask))).tolist() == [[2] * 4] * 3
+    assert first.counts()["by_class"]["train"]["sky"] == 3
+    save_mask(scenes / "train/masks/0.png", [[1] * 4] * 3)
+    second = read_masks(ROAD, manifest=scenes / "index.csv")
+    assert second.digest() != first.digest()
+    assert second.digest(truth_only=True) == first.digest(truth_only=True)
+
+
+def test_copies_with_different_masks_are_all_left_out(scenes: Path, read_masks: ReadMasks) -> None:
+    shutil.copy(scenes / "train/images/0.png", scenes / "train/images/again.png")
+    shutil.copy(scenes / "train/masks/1.png", scenes / "train/masks/again.png")
+    shutil.copy(scenes / "train/images/2.png", scenes / "train/images/same.png")
+    shutil.copy(scenes / "train/masks/2.png", scenes / "train/masks/same.png")
+    reason = "copies with different masks"
+    assert left_out(read_masks(ROAD, **folders(scenes)), scenes) == {
+        "train/images/0.png": reason,
+        "train/images/again.png": reason,
+        "train/images/same.png": f"copy of an image of labeled: {scenes}/train/images/2.png",
+    }
+
+
+def test_shares_of_images_with_masks(
+    tmp_path: Path, read_masks: ReadMasks, save_image: SaveImage, save_mask: SaveMask
+) -> None:
+    for number in range(80):
+        save_image(tmp_path / "train/images" / f"{number}.png", number, (2, 2))
+        if number < 60:
+            save_mask(tmp_path / "train/masks" / f"{number}.png", [[0, 1], [1, 2]])
+    counts = read_masks(ROAD, labeled=tmp_path / "train", validation=0.3, test=0.2).counts()
+    assert counts["train_unlabelled"] == 20
+    assert 8 <= counts["validation"] <= 28
+    assert counts["validation"] + counts["test"] + counts["train_labelled"] == 60
+
+
+def test_a_damaged_image_is_left_out_and_its_mask_not_looked_at(scenes: Path, read_masks: ReadMasks) -> None:
+    (scenes / "train/images/0.png").write_text("words")
+    (scenes / "train/masks/0.png").write_text("words")
+    assert left_out(read_masks(ROAD, **folders(scenes)), scenes) == {
+        "train/images/0.png": "not an image that Pillow can read"
+    }
+
+
+def test_a_class_that_only_masks_of_the_test_set_have(scenes: Path, read_masks: ReadMasks, save_mask: SaveMask) -> None:
+    save_mask(scenes / "test/masks/7.png", [[3] * 4] * 3)
+    masks: dict[str, object] = {"values": {0: "background", 1: "road", 2: "sky", 3: "sea", 4: "nowhere"}}
+    assert error(lambda: read_masks(masks, **folders(scenes))) == (
+        "only the test set has the class sea: add such images to `labeled` or `validation`, or name all classes in"
+        " data.classes"
+    )
+    names = ["background", "road", "sky", "sea", "nowhere"]
+    assert read_masks(masks, **folders(scenes), classes=names).classes == tuple(names)
+
+
+def test_masks_of_one_class(scenes: Path, read_masks: ReadMasks) -> None:
+    told = error(lambda: read_masks({"values": {"0-2": "all"}}, **folders(scenes)))
+    assert told == "segmentation needs at least two classes, found 1 (all)"
+
+
+def test_validation_masks_that_say_nothing(scenes: Path, read_masks: ReadMasks, save_mask: SaveMask) -> None:
+    for number in (4, 5):
+        save_mask(scenes / f"val/masks/{number}.png", [[255] * 4] * 3)
+    told = error(lambda: read_masks(ROAD, **folders(scenes)))
+    assert told == "no validation image has a mask with a class"

@@ -301,3 +301,75 @@ def test_what_is_no_manifest(tmp_path: Path, text: str | bytes, sentence: str) -
 def test_a_csv_named_parquet(tmp_path: Path) -> None:
     told = error(manifest(tmp_path / "index.parquet", ROWS))
     assert told.startswith(f"data.manifest: {tmp_path}/index.parquet is not Parquet (")
+
+
+# Masks
+
+
+def masks(path: Path, text: str) -> list[Candidate]:
+    path.write_text(text)
+    return find(DataSettings(manifest=path), "segmentation")
+
+
+MASK_ROWS = """\
+image,mask,split,labelled,group
+a.jpg,m/a.png,train,1,g1
+b.jpg,m/b.png,train,0,g1
+sub/c.jpg,../c.json,val,0,
+d.jpg,m/d.png,test,,g2
+e.jpg,,unlabelled,,
+f.jpg,m/f.png,Unlabeled,1,
+g.jpg,,train,,
+"""
+
+
+def test_a_manifest_of_masks(tmp_path: Path) -> None:
+    found = masks(tmp_path / "index.csv", MASK_ROWS)
+    rows = [(Path(c.path).stem, c.origin, c.mask and os.path.relpath(c.mask.path, tmp_path), c.hidden) for c in found]
+    assert rows == [
+        ("a", "labeled", "m/a.png", False),
+        ("b", "unlabeled", "m/b.png", True),
+        ("c", "validation", "../c.json", False),
+        ("d", "test", "m/d.png", False),
+        ("e", "unlabeled", None, False),
+        ("f", "unlabeled", "m/f.png", True),
+        ("g", "unlabeled", None, False),
+    ]
+    assert [c.labelled for c in found] == [True, False, True, True, False, False, False]
+    assert {c.label for c in found} == {None}
+
+
+def test_bad_rows_of_a_manifest_of_masks(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        masks(tmp_path / "index.csv", "path,mask,split\na.jpg,,val\nb.jpg,b\0.png,train\nc.jpg,,x\n")
+    assert str(caught.value).splitlines()[1:] == [
+        "  line 2: an image of validation needs a mask",
+        "  line 3: mask is 'b\\x00.png', expected a file",
+        "  line 4: split is 'x', expected train, validation or test",
+    ]
+    with pytest.raises(DataError, match="lacks the columns path, mask; found: picture, split"):
+        masks(tmp_path / "index.csv", "picture,split\na.jpg,val\n")
+
+
+def test_the_image_column_and_unlabelled_rows_serve_labels_too(tmp_path: Path) -> None:
+    found = find(manifest(tmp_path / "index.csv", "image,label,split\na.jpg,cat,train\nb.jpg,cat,unlabelled\n"))
+    assert [(c.origin, c.label, c.hidden) for c in found] == [
+        ("labeled", "cat", False),
+        ("unlabeled", "cat", True),
+    ]
+
+
+def test_folders_of_masks(tmp_path: Path) -> None:
+    touch(tmp_path / "train", "images/1.jpg", "images/2.jpg", "masks/1.png")
+    touch(tmp_path / "test", "images/9.jpg", "masks/9.png")
+    touch(tmp_path / "pool", "8.jpg")
+    settings = DataSettings(
+        labeled=tmp_path / "train", validation=0.2, test=tmp_path / "test", unlabeled=tmp_path / "pool"
+    )
+    found = find(settings, "segmentation")
+    assert [(c.origin, Path(c.path).name, c.mask is not None) for c in found] == [
+        ("test", "9.jpg", True),
+        ("labeled", "1.jpg", True),
+        ("unlabeled", "2.jpg", False),
+        ("unlabeled", "8.jpg", False),
+    ]

@@ -6,13 +6,14 @@ import json
 import math
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from distill.data.views import Resize, View, ViewPlan, fixed_view, render
+from distill.data.views import Resize, View, ViewPlan, fixed_view, render, render_mask
 
 ID = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
@@ -264,3 +265,65 @@ def test_no_change_leaves_every_pixel() -> None:
 def test_a_view_says_what_it_is() -> None:
     assert str(View(10, 0, 340, 256, True, 7, 0, -3)) == "340x256+10+0 mirrored, brightness +7 %, saturation -3 %"
     assert str(View(0, 0, 8, 8, False)) == "8x8+0+0"
+
+
+# Masks
+
+
+def sampled(mask: npt.NDArray[np.uint8], view: View, size: int) -> npt.NDArray[np.uint8]:
+    """What lies under the centre of each pixel, in exact fractions."""
+    expected = np.zeros((size, size), np.uint8)
+    for row in range(size):
+        for column in range(size):
+            y = view.top + Fraction(2 * row + 1, 2 * size) * view.height
+            x = view.left + Fraction(2 * column + 1, 2 * size) * view.width
+            expected[row, column] = mask[math.floor(y), math.floor(x)]
+    return expected[:, ::-1] if view.flip else expected
+
+
+@pytest.mark.parametrize("size", [1, 7, 24, 33])
+@pytest.mark.parametrize("resize", RESIZES)
+def test_each_pixel_of_a_mask_is_what_lies_under_its_centre(resize: Resize, size: int) -> None:
+    mask = np.random.default_rng(5).integers(0, 256, (53, 38), dtype=np.uint8)
+    for index in range(40):
+        view = plan(resize, min_area=0.05, color=0.5).stored(ID, index, 38, 53)
+        found = render_mask(mask, view, size)
+        assert found.dtype == np.uint8
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, sampled(mask, view, size))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (20_000, 3), (65_535, 2)])
+def test_masks_of_extreme_shapes_are_cut(width: int, height: int) -> None:
+    mask = np.arange(width * height, dtype=np.uint32).reshape(height, width).astype(np.uint8)
+    for index in range(4):
+        view = plan(min_area=0.01).stored(ID, index, width, height)
+        np.testing.assert_array_equal(render_mask(mask, view, 16), sampled(mask, view, 16))
+
+
+def test_a_mask_of_the_right_size_is_the_plain_crop() -> None:
+    mask = np.random.default_rng(0).integers(0, 9, (40, 50), dtype=np.uint8)
+    np.testing.assert_array_equal(render_mask(mask, View(9, 4, 32, 32, False), 32), mask[4:36, 9:41])
+    np.testing.assert_array_equal(render_mask(mask, View(9, 4, 32, 32, True), 32), mask[4:36, 9:41][:, ::-1])
+
+
+def test_image_and_mask_are_cut_alike() -> None:
+    """An image whose colour is its mask: both say the same where the filter sees one class only, and the place of an
+    edge is the same on average, flipped or not. Half a pixel of difference between both would be seen as 0.5."""
+    size, shifts = 32, []
+    for index in range(300):
+        rng = np.random.default_rng(index)
+        width, height, edge = (int(n) for n in rng.integers(40, 200, 3))
+        mask = np.zeros((height, width), np.uint8)
+        mask[:, : edge % width] = 1
+        image = Image.fromarray(np.repeat(mask[:, :, None] * 255, 3, axis=2))
+        view = plan(min_area=0.3).random(ID, index, width, height)
+        shown, cut = render(image, view, size)[..., 0], render_mask(mask, view, size)
+        assert (cut[shown == 255] == 1).all()
+        assert (cut[shown == 0] == 0).all()
+        if 0 < cut.sum() < size * size:
+            left = 1 - 2 * view.flip  # which side of the edge the class lies on
+            shifts.append(left * (cut.sum() - shown.sum(dtype=np.float64) / 255) / size)
+    assert len(shifts) > 100
+    assert abs(np.mean(shifts)) < 0.05
+    assert np.abs(shifts).max() <= 0.6

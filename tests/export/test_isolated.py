@@ -7,11 +7,13 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from distill.core.errors import ArtifactError
+from export.graph import Output
 from export.isolated import FilePredictor
 
 
@@ -83,12 +85,102 @@ def test_a_hanging_runtime_is_ended(tmp_path: Path) -> None:
     [
         ({"shape": (1, 3, 8, 8)}, CLASSES, r"its input is uint8 \[1, 3, 8, 8\], expected uint8 \[1, S, S, 3\]"),
         ({"shape": (1, 8, 9, 3)}, CLASSES, r"its input is uint8 \[1, 8, 9, 3\]"),
-        ({}, ("cat", "dog"), r"its output is float32 \[1, 3\], expected float32 \[1, 2\]"),
+        ({}, ("cat", "dog"), r"its output is float32 \[1, 3\], expected float32 \[1, 2\] or \[1, h, w, 2\]"),
     ],
 )
 def test_other_shapes_are_refused(tmp_path: Path, changes: dict, classes: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(ArtifactError, match=sentence):
         FilePredictor(write_model(tmp_path / "m.onnx", **changes), "onnx", classes)
+
+
+def write_map_model(path: Path, *, kind: str = "probabilities", scale: float = 1 / 255) -> Path:
+    """8 px to 4x4 cells of three classes: every second pixel, scaled. As a class map: its red value, over 64."""
+    x = helper.make_tensor_value_info("image", TensorProto.UINT8, (1, 8, 8, 3))
+    nodes = [helper.make_node("Slice", ["image", "starts", "ends", "axes", "steps"], ["cells"])]
+    constants = [
+        helper.make_tensor("starts", TensorProto.INT64, [2], [0, 0]),
+        helper.make_tensor("ends", TensorProto.INT64, [2], [8, 8]),
+        helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+        helper.make_tensor("steps", TensorProto.INT64, [2], [2, 2]),
+    ]
+    if kind == "class_map":
+        y = helper.make_tensor_value_info("answer", TensorProto.UINT8, (1, 4, 4))
+        constants += [
+            helper.make_tensor("first", TensorProto.INT64, [], [0]),
+            helper.make_tensor("step", TensorProto.UINT8, [], [64]),
+        ]
+        nodes += [
+            helper.make_node("Gather", ["cells", "first"], ["red"], axis=3),
+            helper.make_node("Div", ["red", "step"], ["answer"]),
+        ]
+    else:
+        y = helper.make_tensor_value_info("answer", TensorProto.FLOAT, (1, 4, 4, 3))
+        constants += [helper.make_tensor("scale", TensorProto.FLOAT, [], [scale])]
+        nodes += [
+            helper.make_node("Cast", ["cells"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["floats", "scale"], ["answer"]),
+        ]
+    graph = helper.make_graph(nodes, "maps", [x], [y], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def noise(images: int = 3) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, (images, 8, 8, 3), dtype=np.uint8)
+
+
+def test_maps_keep_their_grid_and_have_the_classes_last(tmp_path: Path) -> None:
+    images = noise()
+    with FilePredictor(write_map_model(tmp_path / "m.onnx"), "onnx", CLASSES) as predictor:
+        answers = predictor.predict(images)
+    assert answers.dtype == np.float32 and answers.shape == (3, 4, 4, 3)
+    expected = np.log(np.maximum(images[:, ::2, ::2] / 255, 1e-12))
+    np.testing.assert_allclose(answers, expected, rtol=1e-5)
+
+
+def test_logits_are_taken_as_they_are(tmp_path: Path) -> None:
+    images = noise()
+    with FilePredictor(write_map_model(tmp_path / "m.onnx", scale=-0.1), "onnx", CLASSES, output="logits") as predictor:
+        answers = predictor.predict(images)
+    np.testing.assert_allclose(answers, images[:, ::2, ::2] * -0.1, rtol=1e-5)
+    assert answers.dtype == np.float32 and answers.min() < 0
+
+
+def test_a_class_map_says_one_class_a_cell(tmp_path: Path) -> None:
+    images = np.minimum(noise(), 191)  # red over 64 is 0, 1 or 2
+    path = write_map_model(tmp_path / "m.onnx", kind="class_map")
+    with FilePredictor(path, "onnx", CLASSES, output="class_map") as predictor:
+        answers = predictor.predict(images)
+    assert answers.dtype == np.float32 and answers.shape == (3, 4, 4, 3)
+    np.testing.assert_array_equal(answers.argmax(axis=-1), images[:, ::2, ::2, 0] // 64)
+    assert set(np.unique(answers)) == {np.float32(np.log(1e-12)), np.float32(0)}
+
+
+def test_a_class_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = write_map_model(tmp_path / "m.onnx", kind="class_map")
+    predictor = FilePredictor(path, "onnx", CLASSES, output="class_map")
+    with pytest.raises(ArtifactError, match=r"^m\.onnx: it answered with class 3, expected 0 to 2"):
+        predictor.predict(np.full((1, 8, 8, 3), 255, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "sentence"),
+    [
+        ("class_map", "probabilities", r"its output is uint8 \[1, 4, 4\], expected float32 \[1, 3\] or \[1, h, w, 3\]"),
+        ("class_map", "logits", r"its output is uint8 \[1, 4, 4\], expected float32"),
+        ("probabilities", "class_map", r"its output is float32 \[1, 4, 4, 3\], expected uint8 \[1, h, w\]"),
+    ],
+)
+def test_other_answers_than_said_are_refused(tmp_path: Path, kind: str, output: Output, sentence: str) -> None:
+    with pytest.raises(ArtifactError, match=sentence):
+        FilePredictor(write_map_model(tmp_path / "m.onnx", kind=kind), "onnx", CLASSES, output=output)
+
+
+def test_logits_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    path = write_map_model(tmp_path / "m.onnx", scale=float("inf"))
+    predictor = FilePredictor(path, "onnx", CLASSES, output="logits")
+    with pytest.raises(ArtifactError, match="it answered with values that are no logits"):
+        predictor.predict(noise())
 
 
 @pytest.mark.parametrize("scale", [float("nan"), -1.0])

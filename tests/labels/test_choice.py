@@ -13,7 +13,8 @@ from distill.core.errors import TeacherError
 from distill.core.types import FloatArray, ImageRecord
 from distill.data.views import View
 from distill.labels.choice import Choice, choose
-from distill.labels.store import LabelStore, Shard, finish, shard_path, write_shard
+from distill.labels.shards import shard_path
+from distill.labels.store import LabelStore, Shard, finish, write_shard
 from distill.labels.trust import at_temperature
 
 CLASSES = ("cat", "dog", "owl")

@@ -10,6 +10,7 @@ import pytest
 
 from distill.core.class_map import ClassMap, MappedTeacher
 from distill.core.errors import TeacherError
+from distill.core.settings import TeacherSettings
 from distill.core.types import FloatArray, Images, Predictor
 
 TEACHER = ["tabby, tabby cat", "tiger cat", "beagle", "pug", "crane", "crane", "toaster"]
@@ -54,6 +55,38 @@ def test_a_rest_that_takes_nearly_all_leaves_probabilities() -> None:
     logits = np.array([[0, 1, 400]], dtype=np.float32)
     found = ClassMap(["cat", "dog", "toaster"], ["cat", "dog"], {"cat": "cat", "dog": "dog"}, "drop")(logits)
     np.testing.assert_allclose(found, [[0.26894143, 0.7310586]], rtol=1e-6)
+
+
+def test_every_cell_of_a_map_is_turned() -> None:
+    cells = np.random.default_rng(0).normal(size=(2, 3, 4, len(TEACHER))).astype(np.float32)
+    turn = ClassMap(TEACHER, ["cat", "dog", "rest"], {"tabby": "cat", "beagle": "dog"}, "rest")
+    found = turn(cells)
+    assert found.shape == (2, 3, 4, 3) and found.dtype == np.float32
+    np.testing.assert_allclose(found[1, 2, 3], turn(cells[1:, 2, 3])[0], rtol=1e-6)
+    np.testing.assert_allclose(found[0, 0, 0], turn(cells[:1, 0, 0])[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("known", "count", "mapping", "rest"),
+    [
+        ("voc", 21, {"person": "person", "background": "background"}, "background"),
+        ("cityscapes", 19, {"road": "person"}, "background"),
+    ],
+)
+def test_known_sets_are_mapped_by_name(known: str, count: int, mapping: dict[str, str], rest: str) -> None:
+    names = TeacherSettings.model_validate({"classes": known}).classes
+    assert names is not None and len(names) == len(set(names)) == count
+    turn = ClassMap(names, ["background", "person"], mapping, rest)
+    first = next(iter(mapping))
+    sure = np.full((1, count), -20, np.float32)
+    sure[0, names.index(first)] = 0
+    np.testing.assert_allclose(turn(sure), [[0, 1]], atol=1e-6)
+    np.testing.assert_allclose(turn(np.roll(sure, 1)), [[1, 0]], atol=1e-6)
+
+
+def test_an_unknown_set() -> None:
+    with pytest.raises(ValueError, match="found 'vok', expected a list of names, or 'voc' or 'cityscapes'"):
+        TeacherSettings.model_validate({"classes": "vok"})
 
 
 ERRORS = [

@@ -17,10 +17,12 @@ from safetensors.numpy import load_file, save_file
 
 from distill.core.run import Run
 from distill.data.views import View
+from distill.labels.again import sampled
 from distill.labels.dump import harmless
+from distill.labels.shards import shard_path
 from distill.labels.stat import confidence, open_labels
-from distill.labels.store import Shard, shard_path
-from distill.labels.verify import Verified, _sample
+from distill.labels.store import Shard
+from distill.labels.verify import Verified
 from tests.workplace import Workplace
 
 
@@ -148,11 +150,11 @@ def test_what_verify_says_of_differences(largest: float, said: str) -> None:
 
 
 def test_the_sample_is_of_whole_batches_and_of_all_shards() -> None:
-    chosen = _sample(views=4096 + 100, views_an_image=4, batch_size=96, sample=10**6, seed=0)
+    chosen = sampled(4096 + 100, 4096, batch_size=96, sample=10**6, seed=0)
     assert chosen == {0: list(range(43)), 1: [0, 1]}  # 4096 = 42 * 96 + 64
-    few = _sample(views=4096 + 100, views_an_image=4, batch_size=96, sample=97, seed=0)
+    few = sampled(4096 + 100, 4096, batch_size=96, sample=97, seed=0)
     assert sum(map(len, few.values())) == 2
-    assert few == _sample(views=4096 + 100, views_an_image=4, batch_size=96, sample=97, seed=0)
+    assert few == sampled(4096 + 100, 4096, batch_size=96, sample=97, seed=0)
 
 
 def test_show_draws_a_sheet(finished: Workplace, tmp_path: Path) -> None:

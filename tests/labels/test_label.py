@@ -16,9 +16,10 @@ from distill.core.types import FloatArray, ImageRecord, Images, Predictor, softm
 from distill.data.batches import ImageCache
 from distill.data.views import ViewPlan, render
 from distill.labels import store
+from distill.labels.augmented import Augmented
 from distill.labels.label import label
-from distill.labels.mirrored import Mirrored
-from distill.labels.store import LabelStore, shard_path
+from distill.labels.shards import shard_path
+from distill.labels.store import LabelStore
 
 SaveImage = Callable[..., Path]
 
@@ -156,7 +157,7 @@ def test_a_mirrored_teacher_averages_both_answers(tmp_path: Path, ask: Callable[
             return super().predict(images[:, :, :4])
 
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    teacher = Mirrored(Left())
+    teacher = Augmented(Left(), mirror=True, scales=[1.0])
     expected = (softmax(Left().predict(images)) + softmax(Brightness().predict(images[:, :, 4:]))) / 2
     np.testing.assert_allclose(softmax(teacher.predict(images)), expected, rtol=1e-5)
     np.testing.assert_allclose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from distill.core.errors import StoreError
 from distill.core.types import FloatArray
 from distill.data.views import View, ViewPlan
 from distill.labels import store as store_module
-from distill.labels.store import LabelStore, Shard, finish, images_a_shard, shard_path, write_shard
+from distill.labels.shards import kind_of, shard_path
+from distill.labels.store import LabelStore, Shard, finish, images_a_shard, write_shard
 
 PLAN = ViewPlan("center_crop", 0.4, True, 0.3, 0)
 
@@ -219,6 +221,14 @@ def test_an_unfinished_store(tmp_path: Path) -> None:
     told = error(tmp_path)
     assert told.startswith(f"{tmp_path}: no finished label store (")
     assert told.endswith("; `distill run` makes it")
+
+
+def test_a_store_older_than_maps_is_one_of_views(two_shards: Path) -> None:
+    facts = json.loads((two_shards / "store.json").read_text())
+    assert facts.pop("kind") == kind_of(two_shards) == "views"
+    (two_shards / "store.json").write_text(json.dumps(facts))
+    assert kind_of(two_shards) == "views"
+    assert len(LabelStore(two_shards)) == 18
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"views": 3}'])

@@ -14,8 +14,11 @@ from distill.labels.trust import (
     at_temperature,
     balance_weights,
     fit_temperature,
+    pixel_coverage,
+    pixel_weights,
     precision_coverage,
     threshold_for_precision,
+    trusted_confidence,
 )
 
 
@@ -254,3 +257,51 @@ def test_images_without_weight_do_not_count() -> None:
     found = balance_weights(classes, floats(1, 0, 0, 1, 0), 1, 3)
     np.testing.assert_allclose(found, [1, 0, 0, 1, 0])
     np.testing.assert_array_equal(balance_weights(classes, np.zeros(5, dtype=np.float32), 1, 3), np.zeros(5))
+
+
+def test_pixels_under_the_trusted_confidence_count_nothing_or_less() -> None:
+    confidence = np.array([[0, 102, 203], [204, 230, 255]], np.uint8)
+    assert pixel_weights(confidence, None, "ignore").tolist() == [[1, 1, 1], [1, 1, 1]]
+    found = pixel_weights(confidence, 0.8, "ignore")
+    assert found.dtype == np.float32 and found.tolist() == [[0, 0, 0], [1, 1, 1]]
+    weighed = pixel_weights(confidence, 0.8, "weigh")
+    np.testing.assert_allclose(weighed, [[0, 0.25, (203 / 204) ** 2], [1, 1, 1]], rtol=1e-6)
+    assert pixel_weights(confidence, 1.0, "ignore").tolist() == [[0, 0, 0], [0, 0, 1]]
+    assert pixel_weights(confidence, 0.0, "weigh").tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_a_stored_confidence_at_the_threshold_is_trusted() -> None:
+    """Both are rounded alike, whatever the threshold is."""
+    for least in np.linspace(0, 1, 997):
+        stored = np.array([round(float(least) * 255)], np.uint8)
+        assert pixel_weights(stored, float(least), "ignore").tolist() == [1]
+
+
+def histogram(**bins: tuple[int, int]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Wrong and right pixels by number of the bin."""
+    counts = np.zeros((2, 32), np.int64)
+    for name, pair in bins.items():
+        counts[:, int(name[1:])] = pair
+    return counts
+
+
+def test_points_of_pixels_by_hand() -> None:
+    points = pixel_coverage(histogram(b16=(60, 40), b24=(20, 80), b31=(10, 190)))
+    assert [p.threshold for p in points] == [16 / 32, 24 / 32, 31 / 32]
+    assert [p.precision for p in points] == [310 / 400, 270 / 300, 190 / 200]
+    assert [p.coverage for p in points] == [1, 0.75, 0.5]
+    assert pixel_coverage(histogram()) == []
+
+
+def test_the_smallest_confidence_that_reaches_the_precision() -> None:
+    counts = histogram(b16=(60, 40), b24=(20, 80), b31=(10, 190))
+    assert trusted_confidence(counts, 0.7) == 16 / 32
+    assert trusted_confidence(counts, 0.9) == 24 / 32
+    assert trusted_confidence(counts, 0.901) == 31 / 32
+    assert trusted_confidence(counts, 0.96) is None
+    assert trusted_confidence(histogram(), 0.1) is None
+
+
+def test_a_few_sure_pixels_prove_nothing() -> None:
+    assert trusted_confidence(histogram(b20=(500, 500), b31=(0, 10)), 0.9) is None
+    assert trusted_confidence(histogram(b20=(500, 500), b31=(0, 11)), 0.9) == 31 / 32

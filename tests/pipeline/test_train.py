@@ -19,7 +19,7 @@ from distill.data.views import ViewPlan
 from distill.evaluate import evaluate
 from distill.examples import Examples, Lesson, Places, PseudoLabelled, Truth, mix
 from distill.labels.store import LabelStore
-from distill.losses import build_loss
+from distill.losses import build_loss, of_rows
 from distill.probe import fit_probe
 from distill.students.timm import Config, build
 from distill.tasks.classification import Classification
@@ -63,7 +63,7 @@ def network(classes: tuple[str, ...], drop_rate: float = 0.2) -> Network:
 def truth(manifest: Manifest, epoch_size: int = 24, label_smoothing: float = 0.0) -> Truth:
     return Truth(
         manifest.of("train", labelled=True),
-        Classification(manifest.classes),
+        manifest.classes,
         ViewPlan("center_crop", 0.5, True, 0.1, 0),
         epoch_size=epoch_size,
         label_smoothing=label_smoothing,
@@ -79,7 +79,7 @@ def learn(
         manifest.of("validation"),
         Classification(manifest.classes),
         SETTINGS.model_copy(update={"mixup": mixup}),
-        build_loss("kl", 1.0),
+        of_rows(build_loss("kl", 1.0)),
         folder,
         stage="student",
         seed=seed,
@@ -192,7 +192,7 @@ def test_a_student_is_shown_exactly_the_views_that_were_labelled(
     examples = PseudoLabelled(
         records,
         store,
-        Classification(manifest.classes),
+        manifest.classes,
         weights=weights,
         temperature=temperature,
         truth_weight=0.25,
@@ -241,7 +241,7 @@ def test_the_probe_finds_what_the_features_hold(manifest: Manifest) -> None:
     task, cache = Classification(manifest.classes), ImageCache(100)
     student = network(manifest.classes, drop_rate=0.0)
     before = {k: v.clone() for k, v in student.state_dict().items() if "classifier" not in k}
-    fit_probe(student, truth(manifest).fixed(1000), manifest.of("validation"), task, cache=cache, resize="center_crop")
+    fit_probe(student, truth(manifest).fixed(1000), manifest.of("validation"), cache=cache, resize="center_crop")
     score, _ = evaluate(TorchPredictor(student), task, manifest.of("test"), cache, "center_crop")
     assert score.accuracy.value > 0.8
     after = student.state_dict()
@@ -272,7 +272,8 @@ def test_an_image_that_is_repeated_shows_another_view_each_time(finished: Workpl
     store = LabelStore(finished.root / "runs/teacher/labels")
     records = manifest.of("train")[:3] * 4
     ones = np.ones(len(records), np.float32)
-    task = Classification(manifest.classes)
     settings = {"temperature": 1.0, "truth_weight": 0.5, "label_smoothing": 0.0, "seed": 0}
-    lesson = (examples := PseudoLabelled(records, store, task, weights=ones, **settings)).lesson(examples.epoch(0))
+    lesson = (examples := PseudoLabelled(records, store, manifest.classes, weights=ones, **settings)).lesson(
+        examples.epoch(0)
+    )
     assert len({(record.id, view) for record, (view,) in lesson.shown}) == 12

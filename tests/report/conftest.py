@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from distill.core.types import ImageRecord
+from distill.data.mask_file import png_of_mask, read_mask
+from distill.report.masks import draw_masks
+from distill.report.rows import class_scores
+from distill.tasks._mask_answers import MaskAnswers, look
+from distill.tasks.segmentation import Segmentation
 
 
 def interval(value: float, half: float) -> dict[str, float]:
     return {"value": value, "low": value - half, "high": value + half}
 
 
-def row(name: str, runtime: str, accuracy: float, **values: Any) -> dict[str, Any]:
+def row(name: str, runtime: str, score: float, **values: Any) -> dict[str, Any]:
     return {
         "name": name,
         "detail": "",
         "bytes": 1_000_000,
         "parameters": 400_000,
-        "accuracy": interval(accuracy, 0.045),
-        "macro_f1": accuracy - 0.02,
+        "score": interval(score, 0.045),
+        "details": {"macro F1": score - 0.02},
         "images": 410,
         "latency": None,
         "runtime": runtime,
@@ -102,7 +112,7 @@ def report() -> dict[str, Any]:
             "epoch": epoch,
             "loss": floor + 1.2 * 0.8**epoch,
             "lr": 3e-4,
-            "validation_accuracy": top - 0.3 * 0.75**epoch - 0.001 * epoch,
+            "validation_score": top - 0.3 * 0.75**epoch - 0.001 * epoch,
             "validation_nll": 1.0,
             "images_per_s": 200.0,
         }
@@ -111,11 +121,12 @@ def report() -> dict[str, Any]:
     ]
     seconds = {"data": 3.2, "teacher": 241.0, "labels": 96.4, "student": 418.0, "baseline": 395.2, "export": 116.0}
     return {
-        "format": 1,
+        "format": 2,
         "run": "trashnet",
         "version": "0.1.0",
         "created_at": "2026-11-20T19:41:07Z",
         "task": "classification",
+        "metric": {"key": "accuracy", "title": "accuracy"},
         "split": "test",
         "classes": classes,
         "notes": ["This is a demonstration: 410 test images leave intervals of nine points."],
@@ -142,15 +153,19 @@ def report() -> dict[str, Any]:
         },
         "labels": {
             "images": 1773,
-            "views": 8,
-            "bytes_a_view": 62.1,
+            "stored": "8 views an image, 62 bytes a view",
             "mean_confidence": 0.91,
             "by_class": {name: 250 + 15 * i for i, name in enumerate(classes)},
-            "hidden_accuracy": 0.789,
+            "hidden_score": 0.789,
         },
-        "teacher_validation": {"accuracy": interval(0.767, 0.045), "balanced_accuracy": 0.741, "chance": 0.17},
+        "teacher_validation": {
+            "score": interval(0.767, 0.045),
+            "details": {"balanced over classes": 0.741, "guessing gives": 0.167},
+        },
         "curves": curves,
         "confusion": {"name": "tflite-int8", "counts": counts},
+        "class_scores": None,
+        "masks": None,
         "fed": [{"picture": f"fed-{i}", "caption": f"00ab{i}f 310x290+12+40: metal 0.{91 - i}"} for i in range(8)],
         "mistakes": [
             {
@@ -182,3 +197,64 @@ def picture(number: int, kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Image.merge("RGB", (image, image.rotate(90), image.rotate(180))).save(stream, kind)
     return stream.getvalue()
+
+
+THINGS = ("background", "cup", "plate", "spoon")
+
+
+def photographed(folder: Path, count: int = 12, size: tuple[int, int] = (96, 72)) -> list[ImageRecord]:
+    """Test images of three rectangles each, with exact masks; the outermost pixels are ignored."""
+    records = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        pixels = rng.normal(120, 25, (size[1], size[0], 3))
+        mask = np.zeros(size[::-1], np.uint8)
+        for kind in (1, 2, 3):
+            top, left = int(rng.integers(0, size[1] - 20)), int(rng.integers(0, size[0] - 24))
+            area = np.s_[top : top + 20, left : left + 24]
+            pixels[area], mask[area] = rng.integers(40, 255, 3), kind
+        mask[:, :2] = 255
+        path, truth = folder / f"{number:02d}.png", folder / f"{number:02d}.mask.png"
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
+        truth.write_bytes(png_of_mask(mask))
+        records.append(ImageRecord(f"{number:064x}", str(path), *size, "test", None, mask=str(truth)))
+    return records
+
+
+def answered(records: Sequence[ImageRecord], shift: int) -> MaskAnswers:
+    """The truth moved to the right, image n by `shift` times n pixels: the first image is answered best."""
+    looks = []
+    for number, record in enumerate(records):
+        truth = read_mask(str(record.mask))
+        said = np.roll(np.where(truth == 255, 0, truth), shift * number, axis=1)
+        looks.append(look(4 * np.eye(len(THINGS), dtype=np.float32)[said], truth))
+    return MaskAnswers.of([r.id for r in records], looks)
+
+
+@pytest.fixture
+def segmented(report: dict[str, Any], pictures: dict[str, bytes], tmp_path: Path) -> dict[str, Any]:
+    """The report of a run whose answers are masks; their pictures are put to the others."""
+    for item in report["mistakes"]:
+        del pictures[item["picture"]]
+    records = photographed(tmp_path)
+    said = {name: answered(records, shift) for shift, name in enumerate(("teacher", "student", "tflite-int8"))}
+    for row in report["rows"]:
+        row["details"] = {"pixel accuracy": row["score"]["value"] + 0.2, "boundary F": row["score"]["value"] - 0.1}
+        row["max_difference"] = None
+    scores = {name: Segmentation(THINGS).score(answers).as_dict() for name, answers in said.items()}
+    splits = ("train", "validation", "test")
+    report["data"]["by_class"] = {split: dict.fromkeys(THINGS, 40) for split in splits}
+    report["data"]["pixel_shares"] = {split: dict.fromkeys(THINGS, 0.25) for split in splits}
+    report["labels"].update(stored="masks of 64x64 cells, 2,310 bytes an image")
+    del report["labels"]["by_class"]
+    return report | {
+        "task": "segmentation",
+        "metric": {"key": "miou", "title": "mIoU"},
+        "classes": list(THINGS),
+        "confusion": {"name": "tflite-int8", "counts": scores["tflite-int8"]["confusion"]},
+        "class_scores": class_scores(scores, THINGS),
+        "mistakes": [],
+        "masks": draw_masks(records, THINGS, said, "squash", 100, pictures),
+        "gates": [{"name": "min_test_miou", "limit": 0.65, "found": 0.6976, "holds": True}],
+        "teacher_validation": {"score": interval(0.767, 0.045), "details": {"pixel accuracy": 0.93}},
+    }

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pytest
 
+from distill.core.task import Metric
+from distill.report.masks import draw_masks
 from distill.report.page import render
+from distill.report.rows import class_scores, file_row, trained_row
+from distill.tasks.segmentation import Segmentation
 
-from .conftest import picture
+from .conftest import THINGS, answered, photographed, picture
 
 MINUS = "\N{MINUS SIGN}"
 HOSTILE = "<img src=http://evil.example/x.png onerror=alert(1)>\"'&{{ 7*7 }}$x^2$_\u202egnp.exe\x1b[31m"
@@ -45,7 +50,7 @@ class Page(HTMLParser):
 
 def poisoned(value: Any, key: str = "") -> Any:
     """The report with every text that comes from outside replaced."""
-    fixed = {"name", "stage", "runtime", "status", "picture", "created_at", "version"}
+    fixed = {"name", "stage", "runtime", "status", "picture", "created_at", "version", "key"}
     if isinstance(value, dict):
         free = {"by_class", "train", "validation", "test", "left_out_by_reason", "environment", "decisions", "student"}
         return {k + HOSTILE if key in free else k: poisoned(v, k) for k, v in value.items()}
@@ -54,7 +59,11 @@ def poisoned(value: Any, key: str = "") -> Any:
     return value + HOSTILE if isinstance(value, str) and key not in fixed else value
 
 
-def test_hostile_text_stays_text(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("task", ["report", "segmented"])
+def test_hostile_text_stays_text(
+    task: str, report: dict[str, Any], pictures: dict[str, bytes], request: pytest.FixtureRequest
+) -> None:
+    report = request.getfixturevalue(task)
     plain = Page(render(report, pictures))
     report = poisoned(report)
     report["rows"][3].update(name=HOSTILE, status="rejected", reason=HOSTILE)
@@ -123,7 +132,7 @@ def test_all_rows_with_their_numbers(report: dict[str, Any], pictures: dict[str,
     int8 = next(line for line in body if "tflite-int8" in line)
     assert re.findall(rf"[{MINUS}<]?\d[\d.]*", int8.split("out")[1]) == [
         *("0.56", "69.8", "65.3", "74.3", "0.2", f"{MINUS}0.5", "1.0", "98.3", "1"),
-        *("1.24", "1.36", "1.98", "0.77", "0.85", "1.24", "12.3", "61.5", "0.678", "0.0410", "0.40", "410"),
+        *("1.24", "1.36", "1.98", "0.77", "0.85", "1.24", "12.3", "61.5", "67.8", "0.0410", "0.40", "410"),
     ]
 
 
@@ -174,14 +183,14 @@ def test_no_file_passed(report: dict[str, Any], pictures: dict[str, bytes]) -> N
 
 def test_parts_that_may_be_missing(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
     for row in report["rows"]:
-        row.update(latency=None, partitions=None, agreement=None, max_difference=None, drop=None, macro_f1=None)
-        row.update(accuracy=None, bytes=None, parameters=None)
+        row.update(latency=None, partitions=None, agreement=None, max_difference=None, drop=None, details={})
+        row.update(score=None, bytes=None, parameters=None)
     report["rows"][1].update(status="absent", reason="baseline: false")
     report.update(
         gain=None, gates=[], confusion=None, curves=[], fed=[], mistakes=[], notes=[], decisions={}, stages=[]
     )
     report["data"].update(left_out=0, left_out_by_reason={})
-    report["labels"]["hidden_accuracy"] = None
+    report["labels"]["hidden_score"] = None
     text = Page(render(report, {})).text
     for said in (
         "No gates were set",
@@ -210,10 +219,10 @@ def test_scores_of_validation_are_not_called_test(report: dict[str, Any], pictur
 
 
 def test_rows_as_a_run_writes_them_when_nothing_is_known(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
-    unknown = ("bytes", "parameters", "accuracy", "macro_f1", "images", "latency", "agreement", "max_difference")
-    nothing = dict.fromkeys((*unknown, "drop", "partitions")) | {"detail": "", "runtime": ""}
-    report["rows"][1] = {**nothing, "name": "control", "status": "absent", "reason": "no labelled images"}
-    report["rows"][5] = {**nothing, "name": "tflite-int8", "status": "rejected", "reason": "it crashed"}
+    metric = Metric("accuracy", "accuracy")
+    report["rows"][1] = trained_row("control", {"absent": "no labelled images"}, "test", metric)
+    rejected = {"name": "tflite-int8", "status": "rejected", "reason": "it crashed"}
+    report["rows"][5] = file_row(rejected, [], "test", metric)
     text = Page(render(report, pictures)).text
     assert "control absent : no labelled images" in text
     assert "tflite-int8 rejected : it crashed" in text
@@ -271,3 +280,89 @@ def test_many_classes_make_a_page_that_opens(report: dict[str, Any], pictures: d
     report["classes"] = [f"class {i}" for i in range(number)]
     report["confusion"]["counts"] = [[int(i == j) for j in range(number)] for i in range(number)]
     assert len(render(report, pictures)) < 2_000_000
+
+
+def test_masks_with_their_legend_and_scores(segmented: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    html = render(segmented, pictures)
+    section = html[html.index('<section id="masks">') : html.index('<section id="data">')]
+    assert section.count("<img ") == 9 * 5
+    assert section.count('<div class="masks">') == 9
+    assert re.findall("<h3>(.*?)</h3>", section) == ["Best", "Median", "Worst"]
+    legend = Page(section[section.index('<ul class="legend">') : section.index("</ul>")])
+    assert legend.text.strip() == "background (left clear) cup plate spoon wrong, in the errors ignored"
+    colours = [a["style"] for tag, a in legend.tags if tag == "span" and "style" in a]
+    assert len(set(colours)) == len(colours) == 5
+    best = Page(section[section.index('<div class="masks">') :][: section.index("</div>")]).text
+    assert "teacher 100.0 %" in best and "errors of tflite-int8" in best
+    assert 'id="mistakes"' not in html and 'href="#mistakes"' not in html
+
+
+def test_segmentation_is_spoken_of_in_its_own_metric(segmented: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    text = Page(render(segmented, pictures)).text
+    for said in (
+        "tflite-int8 , 0.56 MB, reaches 69.8 % mIoU on 410 test images.",
+        "Test mIoU 69.8 %",
+        "mIoU against latency",
+        "Validation mIoU",
+        "test mIoU, %, with its 95 % interval",
+        "share of pixels with the student's answer",
+        "the student's mIoU minus this one's",
+        "On validation its mIoU is 76.7 % (72.2 to 81.2); pixel accuracy 93.0 %.",
+        "Pixel accuracy",
+        "Boundary F",
+        "masks of 64x64 cells, 2,310 bytes an image",
+        "Images in which a class occurs, and its share of all pixels",
+        "cup 40 25.0 % 40 25.0 % 40 25.0 %",
+    ):
+        assert said in text
+    assert "accuracy against" not in text.lower() and "Largest difference" not in text and "Macro" not in text
+
+
+def test_confusion_of_pixels_is_in_percent(segmented: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    millions = [[98_700_000, 900_000, 400_000, 0], [0, 0, 0, 0], [30_000, 0, 70_000, 0], [0, 0, 0, 5]]
+    segmented["confusion"]["counts"] = millions
+    html = render(segmented, pictures)
+    drawn = html[html.index('id="confusion-') : html.index("</svg>", html.index('id="confusion-'))]
+    assert re.findall(r">(\d+)</text>", drawn) == ["99", "1", "30", "70", "100"]  # 0.4 % is left blank
+
+
+def test_scores_of_each_class(segmented: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    segmented["class_scores"]["rows"][2]["scores"][0][2] = None
+    html = render(segmented, pictures)
+    table = html[html.index('<section id="classes">') :]
+    lines = [Page(line).text.split() for line in table[: table.index("</table>")].split("<tr")[1:]]
+    assert lines[0][-3:] == ["IoU", "Boundary", "F"]
+    assert lines[1][-6:] == ["teacher", "student", "tflite-int8"] * 2
+    assert [line[1] for line in lines[2:]] == list(segmented["classes"])
+    shares = [float(line[2]) for line in lines[2:]]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert lines[2][4:6] == ["100.0", "%"]
+    assert "\N{EN DASH}" in lines[4]
+
+
+def test_segmentation_without_teacher_files_or_test_set(
+    report: dict[str, Any], segmented: dict[str, Any], pictures: dict[str, bytes], tmp_path: Path
+) -> None:
+    records = photographed(tmp_path)[:1]
+    said = {"student": answered(records, 1)}
+    score = Segmentation(THINGS).score(said["student"]).as_dict()
+    score["boundary_f_by_class"] = dict.fromkeys(THINGS)  # every boundary is ignored
+    for row in segmented["rows"]:
+        row["details"]["boundary F"] = None
+    segmented.update(
+        split="validation",
+        rows=[row for row in segmented["rows"] if row["name"] == "student"],
+        gates=[],
+        gain=None,
+        confusion={"name": "student", "counts": score["confusion"]},
+        class_scores=class_scores({"student": score}, THINGS),
+        masks=draw_masks(records, THINGS, said, "squash", 100, pictures),
+    )
+    html = render(segmented, pictures)
+    section = html[html.index('<section id="masks">') : html.index('<section id="data">')]
+    assert section.count("<img ") == 3
+    assert "Of the validation images, ranked by the mIoU of student" in Page(section).text
+    classes = Page(html[html.index('<section id="classes">') : html.index('<section id="fed">')]).text
+    assert "IoU" in classes and "oundary" not in classes
+    segmented["masks"]["images"] = []
+    assert "No masks to show." in render(segmented, pictures)

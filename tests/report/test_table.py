@@ -36,7 +36,7 @@ def test_narrow_terminal_loses_no_number(report: dict[str, Any], width: int) -> 
 
 
 def test_rejected_and_absent_rows_say_why(report: dict[str, Any]) -> None:
-    report["rows"][1].update(status="absent", reason="baseline: false", accuracy=None, bytes=None)
+    report["rows"][1].update(status="absent", reason="baseline: false", score=None, bytes=None)
     report["rows"][7].update(status="rejected", reason="largest difference 0.41, allowed 0.1", latency=None, drop=None)
     text = "\n".join(line.rstrip() for line in printed(report))
     assert "control absent: baseline: false" in text
@@ -49,3 +49,10 @@ def test_names_steer_neither_rich_nor_the_terminal(report: dict[str, Any]) -> No
     assert "[bold]x[/]\N{REPLACEMENT CHARACTER}[31m" in text
     assert "[/red]\N{REPLACEMENT CHARACTER}]0;title" in text
     assert "\x1b" not in text
+
+
+def test_column_is_named_by_split_and_metric(report: dict[str, Any]) -> None:
+    report.update(split="validation", metric={"key": "miou", "title": "mIoU"})
+    lines = printed(report)
+    assert "validation mIoU, %" in " ".join(lines[0:2])
+    assert max(map(len, lines)) <= 100

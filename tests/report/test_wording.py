@@ -6,6 +6,7 @@ import pytest
 
 from distill.report.wording import (
     between,
+    capitalized,
     compared,
     count,
     decimal,
@@ -35,6 +36,10 @@ from distill.report.wording import (
         (decimal(1e-6, 4), "<0.0001"),
         (decimal(0.0, 4), "0.0000"),
         (decimal(-0.25), "\N{MINUS SIGN}0.250"),
+        (capitalized("accuracy"), "Accuracy"),
+        (capitalized("macro F1"), "Macro F1"),
+        (capitalized("mIoU"), "mIoU"),
+        (capitalized(""), ""),
         (count(1773), "1,773"),
         (count(None), "\N{EN DASH}"),
         (duration(3.24), "3.2 s"),

@@ -20,10 +20,12 @@ from PIL import Image
 from distill.checkpoint import save_weights
 from distill.config_file import load_config
 from distill.core import plugins
+from distill.core.dense import scale_map
 from distill.core.ensemble import Ensemble
 from distill.core.errors import CheckpointError, DistillError, TeacherError, UserError
 from distill.core.run import Run
 from distill.core.settings import FitSettings, TeacherSettings
+from distill.core.task import Metric
 from distill.core.types import FloatArray, Images, softmax
 from distill.labels.store import LabelStore
 from distill.pipeline import _values, describe
@@ -210,6 +212,81 @@ def test_what_a_member_lacks_is_said_of_that_member(tmp_path: Path, members: lis
     assert str(found).startswith(f"{members[0].checkpoint} does not fit this model:\n")
 
 
+PIXELS = """\
+import numpy as np
+
+
+def cells(images, stride):
+    count, side = images.shape[:2]
+    parts = images.reshape(count, side // stride, stride, side // stride, stride, 3)
+    return parts.mean(axis=(2, 4)) / 50
+
+
+def coarse(images):
+    return cells(images, 8)
+
+
+def fine(images):
+    return cells(images, 4)
+"""
+
+
+@pytest.fixture
+def of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., python_teacher.Config]]:
+    """Two teachers whose answer to a cell is its colour: `coarse` has cells of 8 pixels, `fine` of 4."""
+    (tmp_path / "members_of_pixels.py").write_text(PIXELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda name, **settings: python_teacher.Config(python=f"members_of_pixels:{name}", **settings)
+    sys.modules.pop("members_of_pixels", None)
+
+
+def pixels_of(images: Images, stride: int) -> FloatArray:
+    count, side = images.shape[:2]
+    parts = images.reshape(count, side // stride, stride, side // stride, stride, 3)
+    return softmax(parts.mean(axis=(2, 4)) / 50)
+
+
+@pytest.mark.parametrize("memory", ["together", "in_turn"])
+def test_maps_are_averaged_on_the_largest_grid(
+    of_pixels: Callable[..., python_teacher.Config], members: list[timm_teacher.Config], memory: str
+) -> None:
+    coarse = of_pixels("coarse", image_size=64)
+    fine = of_pixels("fine", image_size=32, tiles=2, tile_overlap=0.5)
+    turned = {"classes": ["owl", "cat", "dog"], "class_map": {"owl": "cat", "cat": "dog", "dog": "owl"}}
+    teacher = build([coarse, fine.model_copy(update=turned)], weights=[1, 3], memory=memory)
+    assert (teacher.sizes, teacher.passes, teacher.any_size) == ((64, 48), 2, False)
+    found = teacher.predict_all(batches)
+    assert found.shape == (5, 12, 12, 3) and found.dtype == np.float32
+    expected = 0.25 * scale_map(pixels_of(photos(64), 8), 12, 12) + 0.75 * pixels_of(photos(48), 4)
+    np.testing.assert_allclose(softmax(found), expected, atol=1e-5)
+    settings = ensemble.Config(ensemble=teacher_settings(teacher), test_time_augmentation="mirror")
+    mirrored = as_labeller(teacher, CLASSES, settings)
+    np.testing.assert_allclose(softmax(mirrored.predict_all(batches)), expected, atol=1e-5)
+    untiled = build([coarse, fine.model_copy(update=turned | {"tiles": 1})], weights=[1, 3], memory=memory)
+    assert untiled.digest() != teacher.digest()
+    found_error = error(build([coarse, members[0]]).predict_all, batches)
+    assert str(found_error) == "teacher.ensemble: some of its members answer for an image, others for its pixels"
+
+
+def teacher_settings(teacher: Ensemble) -> list[TeacherSettings]:
+    return [member.settings for member in teacher.members]
+
+
+def test_tiles_are_said_of_each_member(of_pixels: Callable[..., python_teacher.Config]) -> None:
+    both = [of_pixels(name, image_size=32) for name in ("coarse", "fine")]
+    with pytest.raises(ValueError, match="is said of each teacher: put `tiles` into the members of `ensemble`"):
+        ensemble.Config(ensemble=both, tiles=2)
+
+
+def test_other_scales_need_members_that_take_them(of_pixels: Callable[..., python_teacher.Config]) -> None:
+    both = [of_pixels(name, image_size=32) for name in ("coarse", "fine")]
+    settings = ensemble.Config(ensemble=both, test_time_scales=[0.5, 1])
+    assert str(error(as_labeller, build(both), CLASSES, settings)) == (
+        "teacher.test_time_scales: found [0.5, 1.0], but this teacher takes squares of 32 px alone, expected [1.0]"
+    )
+
+
 @pytest.fixture
 def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[python_teacher.Config]:
     (tmp_path / "member_of_colours.py").write_text("def means(images):\n    return images.mean(axis=(1, 2)) / 10\n")
@@ -326,17 +403,18 @@ def test_the_fingerprint_counts_what_decides_the_answers(
 
 
 def test_a_summary_of_several_fits_is_told_member_by_member() -> None:
-    fit = {"epochs": 8, "best_epoch": 5, "validation_accuracy": 0.75, "decisions": {"lr": "0.002 (from scratch)"}}
+    fit = {"epochs": 8, "best_epoch": 5, "validation_score": 0.75, "decisions": {"lr": "0.002 (from scratch)"}}
     accuracy = {"value": 0.8, "low": 0.7, "high": 0.9}
     scores = {"validation": {"accuracy": accuracy, "images": 24}}
     assert _fit_summary({}) is None
     assert _fit_summary({"": fit}) == fit
     several = _fit_summary({"member-0": fit, "member-2": fit})
-    told = list(describe("teacher", {"detail": "a + b, 32 px", "fit": several, "scores": scores}))
+    summary = {"detail": "a + b, 32 px", "fit": several, "scores": scores}
+    told = list(describe("teacher", summary, Metric("accuracy", "accuracy")))
     assert told == [
         "a + b, 32 px",
-        "member-0: validation accuracy 0.750 after epoch 5 of 8",
-        "member-2: validation accuracy 0.750 after epoch 5 of 8",
+        "member-0: accuracy 0.750 on validation after epoch 5 of 8",
+        "member-2: accuracy 0.750 on validation after epoch 5 of 8",
         "member-0 lr: 0.002 (from scratch)",
         "member-2 lr: 0.002 (from scratch)",
         "validation accuracy 0.800 [0.700, 0.900] on 24 images",
@@ -346,7 +424,7 @@ def test_a_summary_of_several_fits_is_told_member_by_member() -> None:
 def test_the_curves_of_members_are_told_apart() -> None:
     stages = ["teacher member-0", "teacher member-1", "student", "baseline"]
     curves = [
-        {"stage": stage, "epoch": epoch, "loss": 1 / epoch, "validation_accuracy": 0.5, "validation_nll": 1.0}
+        {"stage": stage, "epoch": epoch, "loss": 1 / epoch, "validation_score": 0.5, "validation_nll": 1.0}
         for stage in stages
         for epoch in (1, 2, 3)
     ]
@@ -378,7 +456,7 @@ def test_a_run_with_two_fitted_members_until_labels(workplace: Workplace) -> Non
     summary = run.summary("teacher")
     assert summary["detail"] == "test_resnet + test_resnet, 32 + 48 px"
     assert set(summary["fit"]["members"]) == {"member-0", "member-1"}
-    assert "member-0: validation accuracy" in output and "member-1 lr:" in output
+    assert "member-0: accuracy" in output and "member-1 lr:" in output
     assert summary["scores"]["test"]["accuracy"]["value"] > 0.6
     weights = [run.folder("teacher") / f"member-{n}" / "weights.safetensors" for n in range(2)]
     assert weights[0].read_bytes() != weights[1].read_bytes()

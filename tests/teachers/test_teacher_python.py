@@ -130,10 +130,10 @@ def test_its_own_classes(teacher: Callable[..., Predictor]) -> None:
 
 
 ANSWERS = [
-    ("flat", {}, "returned shape (2,), expected (2, 3)"),
-    ("narrow", {}, "returned shape (2, 2), expected (2, 3)"),
-    ("short", {}, "returned shape (1, 3), expected (2, 3)"),
-    ("nothing", {}, "returned shape (), expected (2, 3)"),
+    ("flat", {}, "returned shape (2,), expected (2, 3), or (2, h, w, 3) for pixels"),
+    ("narrow", {}, "returned shape (2, 2), expected (2, 3), or (2, h, w, 3) for pixels"),
+    ("short", {}, "returned shape (1, 3), expected (2, 3), or (2, h, w, 3) for pixels"),
+    ("nothing", {}, "returned shape (), expected (2, 3), or (2, h, w, 3) for pixels"),
     ("infinite", {}, "returned values that are not finite"),
     ("colours", {"probabilities": True}, "returned rows that are no probabilities"),
     ("negative", {"probabilities": True}, "returned rows that are no probabilities"),

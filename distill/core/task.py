@@ -1,0 +1,213 @@
+"""What a task plugin gives: what "right" means, what is stored of the teacher, what a lesson shows.
+
+Stages, export and report speak to a task through this alone, so that nobody else asks whether an answer is one label an
+image or one a pixel.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from distill.core.types import FloatArray, ImageRecord, Predictor
+
+if TYPE_CHECKING:
+    from distill.config import LabelSettings, RunConfig
+    from distill.core.progress import Progress
+    from distill.core.settings import TrainSettings
+    from distill.data.batches import ImageCache
+    from distill.data.views import Resize, ViewPlan
+    from distill.examples import Examples
+    from distill.losses import LessonLoss
+
+__all__ = ["Answers", "Interval", "Metric", "Parity", "Score", "Task"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % percentile bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Metric(NamedTuple):
+    """The figure that a task is judged by, 0..1, higher is better.
+
+    Args:
+        key: its field in a score, such as `accuracy`.
+        title: as people say it, such as `mIoU`.
+    """
+
+    key: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a predictor did on labelled images; a task adds its own figures, one of them an Interval named by its metric.
+
+    Args:
+        images: how many.
+        nll: mean -log p(truth), natural logarithm; breaks ties between epochs.
+    """
+
+    images: int
+    nll: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Parity(NamedTuple):
+    """How alike two predictors answered, whether right or wrong.
+
+    Args:
+        agreement: share of equal answers (images, or pixels), 0..1.
+        max_difference: largest difference of a probability; None where probabilities are not kept.
+    """
+
+    agreement: float
+    max_difference: float | None
+
+
+class Answers(ABC):
+    """What a predictor said about labelled images, as much of it as scores, comparisons and pictures need."""
+
+    ids: tuple[str, ...]
+    """Image ids."""
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write as Parquet, atomically."""
+
+
+class Task(ABC):
+    """What "right" means, and everything that follows from it."""
+
+    metric: ClassVar[Metric]
+    chunk: ClassVar[int]
+    """Images whose answers are held at once while a predictor is scored."""
+
+    by_pixel: ClassVar[bool]
+    """Whether truth and answers are masks. The teacher is then asked about whole images, and its answer is cut as a
+    view is; otherwise it is asked about each view."""
+
+    class_names: tuple[str, ...]
+
+    # Scoring
+
+    @abstractmethod
+    def classes_in(self, records: Sequence[ImageRecord]) -> set[str]:
+        """Names of the classes that occur in the truth of these images."""
+
+    @abstractmethod
+    def examine(self, records: Sequence[ImageRecord], logits: FloatArray, resize: Resize) -> Answers:
+        """Keep what matters of answers to the fixed views of labelled images.
+
+        Args:
+            records: N images with truth.
+            logits: float32 [N, C], or [N, h, w, C] where pixels are answered.
+            resize: shape of the fixed view.
+        """
+
+    @abstractmethod
+    def joined(self, parts: Sequence[Answers]) -> Answers:
+        """Answers about several groups of images as one."""
+
+    @abstractmethod
+    def load_answers(self, path: Path) -> Answers:
+        """Read what `Answers.save` wrote."""
+
+    @abstractmethod
+    def score(self, answers: Answers) -> Score:
+        """The figures."""
+
+    def main(self, score: Score) -> Interval:
+        """The figure that the task is judged by."""
+        found: Interval = getattr(score, self.metric.key)
+        return found
+
+    @abstractmethod
+    def difference(self, first: Answers, second: Answers) -> Interval:
+        """The metric of `first` minus that of `second` on the same images, with its paired interval."""
+
+    @abstractmethod
+    def parity(self, first: Answers, second: Answers) -> Parity:
+        """How alike two predictors answered the same images."""
+
+    @abstractmethod
+    def no_better_than_chance(self, score: Score) -> str | None:
+        """Why a teacher with this score knows nothing; None if it knows something."""
+
+    # The teacher's answers
+
+    @abstractmethod
+    def store(
+        self,
+        labeller: Predictor,
+        records: Sequence[ImageRecord],
+        folder: Path,
+        settings: LabelSettings,
+        *,
+        cache: ImageCache,
+        plan: ViewPlan,
+        batch_size: int,
+        fingerprint: str,
+        facts: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        """Ask about every training image and keep the answers in a folder; goes on behind finished shards."""
+
+    @abstractmethod
+    def summary_of_store(self, folder: Path, records: Sequence[ImageRecord]) -> dict[str, Any]:
+        """What is worth saying of a finished store; `hidden_score` compares with hidden truth, or is None."""
+
+    @abstractmethod
+    def size_of_store(self, settings: LabelSettings) -> tuple[int, float]:
+        """Views that the teacher is asked about an image, and bytes an image, before anything is asked."""
+
+    # Teaching
+
+    @abstractmethod
+    def lessons_of_truth(
+        self, records: Sequence[ImageRecord], plan: ViewPlan, settings: TrainSettings, *, epoch_size: int, size: int
+    ) -> Examples:
+        """Labelled images under fresh views, for the control and a fitted teacher; `size` is the side that is shown."""
+
+    @abstractmethod
+    def lessons_of_teacher(
+        self,
+        records: Sequence[ImageRecord],
+        labels: Path,
+        config: RunConfig,
+        said: Answers,
+        folder: Path,
+        *,
+        plan: ViewPlan,
+        size: int,
+    ) -> tuple[Examples, dict[str, Any]]:
+        """What the student learns from, and a summary of what was chosen.
+
+        Args:
+            records: training images in order of id.
+            labels: folder of the store.
+            config: of the run.
+            said: the teacher's answers about the validation images.
+            folder: of the stage `student`; the choice is written there.
+            plan: draws views where the store does not hold them.
+            size: side in pixels of what the student is shown.
+        """
+
+    @abstractmethod
+    def loss(self, config: RunConfig) -> LessonLoss:
+        """What the student minimises."""
+
+    @abstractmethod
+    def loss_of_truth(self) -> LessonLoss:
+        """What the control and a fitted teacher minimise: cross-entropy."""

@@ -1,0 +1,63 @@
+"""Masks as grey PNGs: the one place that turns them into pixels and back."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from distill.core.errors import DataError
+
+__all__ = ["mask_of_png", "png_of_mask", "read_mask"]
+
+_Mask = npt.NDArray[np.uint8]
+
+
+def read_mask(path: str | Path) -> _Mask:
+    """Read a mask that the stage `data` wrote: a grey 8-bit PNG, whose values are taken as they are.
+
+    Returns:
+        uint8 [H, W], places of classes; 255 is ignored.
+
+    Raises:
+        DataError: it is missing, damaged, or of another kind.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return _read(stream)
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: no mask can be read (not an image)") from None
+    except OSError as error:
+        raise DataError(f"{path}: no mask can be read ({error.strerror or error})") from None
+    except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes, as in `distill.data.decode`
+        raise DataError(f"{path}: a damaged mask ({error})") from None
+
+
+def png_of_mask(mask: _Mask) -> bytes:
+    """A grey PNG; equal masks give equal bytes.
+
+    One of 256x384 pixels and 9 classes takes about 1.7 kB and 0.6 ms; at zlib's own level 1.2 kB and 1.3 ms, at the
+    highest 0.8 kB and 4 ms.
+    """
+    stream = io.BytesIO()
+    Image.fromarray(mask).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def mask_of_png(png: bytes) -> _Mask:
+    """The mask, uint8 [H, W], that `png_of_mask` wrote."""
+    return _read(io.BytesIO(png))
+
+
+def _read(stream: IO[bytes]) -> _Mask:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about large images; the stage `data` has set the limit
+        with Image.open(stream) as image:
+            if (image.format, image.mode) != ("PNG", "L"):
+                raise OSError(f"found {image.format} with pixels of mode {image.mode}, expected an 8-bit grey PNG")
+            return np.array(image)

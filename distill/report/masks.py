@@ -1,0 +1,176 @@
+"""Masks for the eye: truth, everyone's answer and what is wrong, on the best, the median and the worst images."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.core.dense import IGNORED
+from distill.core.errors import DataError
+from distill.core.overlay import IGNORED_COLOR, background, class_colors, overlay
+from distill.data.decode import DecodeError, decode
+from distill.data.mask_file import read_mask
+from distill.data.views import fixed_view
+
+if TYPE_CHECKING:
+    from distill.core.types import ImageRecord
+    from distill.data.views import Resize
+    from distill.tasks._mask_answers import MaskAnswers
+
+__all__ = ["WRONG_COLOR", "draw_masks", "image_scores", "ranked"]
+
+WRONG_COLOR: Final = (215, 30, 30)
+"""Of pixels that are not answered as the truth says."""
+
+_EACH = 3  # images of a group, so that the page stays small whatever the size of the test set
+_SIDE = 200  # pixels of a picture's longer side; five of them fill the width of the page
+_TINT = 0.15  # of truth, so that the photo is seen
+
+_Pixels = npt.NDArray[np.uint8]
+
+
+def draw_masks(
+    records: Sequence[ImageRecord],
+    classes: Sequence[str],
+    said: Mapping[str, MaskAnswers],
+    resize: Resize,
+    max_megapixels: float,
+    pictures: dict[str, bytes],
+) -> dict[str, Any]:
+    """Draw the images that one predictor answers best, middling and worst, each with everyone's answer.
+
+    Args:
+        records: with truth.
+        classes: names, in the order of places.
+        said: answers about these records by the name of who gave them; the last one chooses the images, and its errors
+            are shown.
+        resize: shape of the fixed view.
+        max_megapixels: larger images are not opened.
+        pictures: gets a JPEG for each panel.
+
+    Returns:
+        For `report.json`: `judged`, `classes` (places of those in the pictures), `untinted` (place of the one that is
+        left clear, or None) and `images`, each with `group`, `path` and its `panels`: `title`, `picture`, and `score`
+        of this image, 0..1, or None.
+    """
+    judged = list(said)[-1]
+    known = {record.id: record for record in records}
+    places = {name: {image: place for place, image in enumerate(answers.ids)} for name, answers in said.items()}
+    scores = {name: image_scores(answers.counts) for name, answers in said.items()}
+    colors, clear = class_colors(len(classes)), background(classes)
+    found: set[int] = set()
+    images = []
+    for number, (group, place) in enumerate(ranked(scores[judged])):
+        image = said[judged].ids[place]
+        try:
+            photo, truth = _scene(known[image], resize, max_megapixels)
+        except (DecodeError, DataError):  # gone since it was scored
+            continue
+        masks = {name: answers.mask(places[name][image]) for name, answers in said.items()}
+        drawn: list[tuple[str, _Pixels, float | None]] = [
+            ("photo and truth", overlay(photo, _scaled(truth, photo), colors, _TINT, clear=clear, outline=True), None)
+        ]
+        for name, mask in masks.items():
+            tinted = overlay(photo, _scaled(mask, photo), colors, clear=clear, outline=True)
+            drawn.append((name, tinted, _number(scores[name][places[name][image]])))
+        drawn.append((f"errors of {judged}", _errors(photo, truth, masks[judged]), None))
+        panels = []
+        for column, (title, pixels, score) in enumerate(drawn):
+            pictures[f"mask-{number}-{column}"] = _jpeg(pixels)
+            panels.append({"title": title, "picture": f"mask-{number}-{column}", "score": score})
+        images.append({"group": group, "path": known[image].path, "panels": panels})
+        found = found.union(*(np.unique(mask).tolist() for mask in (truth, *masks.values())))
+    return {"judged": judged, "classes": sorted(found - {IGNORED}), "untinted": clear, "images": images}
+
+
+def image_scores(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Mean IoU of each image over the classes that its truth or answer has; NaN where all is ignored.
+
+    Args:
+        counts: [N, C, C] pixels by image, truth and answer.
+
+    Returns:
+        float64 [N], 0..1.
+    """
+    right = np.diagonal(counts, axis1=1, axis2=2)
+    either = counts.sum(axis=1) + counts.sum(axis=2) - right
+    present = (either > 0).sum(axis=1)
+    shares = right / np.maximum(either, 1)
+    means: npt.NDArray[np.float64] = np.where(present > 0, shares.sum(axis=1) / np.maximum(present, 1), np.nan)
+    return means
+
+
+def ranked(scores: npt.NDArray[np.float64]) -> Iterator[tuple[str, int]]:
+    """Up to three of the best, of the middle and of the worst images, no image twice.
+
+    Args:
+        scores: float64 [N]; images with NaN are left out.
+
+    Yields:
+        Group and place of an image; within a group the better ones first.
+    """
+    order = [int(place) for place in np.argsort(-scores, kind="stable") if not math.isnan(scores[place])]
+    each = max(1, min(_EACH, len(order) // 3))
+    best, rest = order[:each], order[each:]
+    cut = max(0, len(rest) - each)
+    between, worst = rest[:cut], rest[cut:]
+    first = max(0, len(between) - each) // 2
+    for group, chosen in (("best", best), ("median", between[first : first + each]), ("worst", worst)):
+        for place in chosen:
+            yield group, place
+
+
+def _scene(record: ImageRecord, resize: Resize, max_megapixels: float) -> tuple[_Pixels, _Pixels]:
+    """The fixed view of an image, scaled down for the page, uint8 [h, w, 3], and its truth as it is, uint8 [H, W]."""
+    from PIL import Image
+
+    view = fixed_view(record.width, record.height, resize)
+    box = (view.left, view.top, view.left + view.width, view.top + view.height)
+    scale = min(1.0, _SIDE / max(view.width, view.height))
+    size = max(1, round(view.width * scale)), max(1, round(view.height * scale))
+    photo = decode(record.path, max_megapixels).resize(size, Image.Resampling.BILINEAR, box=box)
+    truth = read_mask(str(record.mask))[view.top : view.top + view.height, view.left : view.left + view.width]
+    return np.asarray(photo), truth
+
+
+def _scaled(mask: _Pixels, photo: _Pixels) -> _Pixels:
+    """A mask at the size of its photo: the class at the middle of each pixel."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(mask).resize(photo.shape[1::-1], Image.Resampling.NEAREST))
+
+
+def _errors(photo: _Pixels, truth: _Pixels, mask: _Pixels) -> _Pixels:
+    """The photo in dark grey, wrong pixels in red; where it is scaled down, the redder the more of them are wrong."""
+    grey = 40 + photo.astype(np.float32).mean(axis=2, keepdims=True).repeat(3, axis=2) / 2
+    for colour, where in ((IGNORED_COLOR, truth == IGNORED), (WRONG_COLOR, (truth != IGNORED) & (mask != truth))):
+        share = _share(where, photo)
+        grey += (np.array(colour, np.float32) - grey) * share[:, :, None]
+    pixels: _Pixels = np.rint(grey).astype(np.uint8)
+    return pixels
+
+
+def _share(where: npt.NDArray[np.bool_], photo: _Pixels) -> npt.NDArray[np.float32]:
+    """Share of each pixel of the photo that lies in an area, float32 [h, w], 0..1."""
+    from PIL import Image
+
+    area = Image.fromarray(where.astype(np.uint8) * 255).resize(photo.shape[1::-1], Image.Resampling.BOX)
+    return np.asarray(area).astype(np.float32) / np.float32(255)
+
+
+def _jpeg(pixels: _Pixels) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    # Without subsampling of colours, which blurs thin lines.
+    Image.fromarray(pixels).save(stream, format="JPEG", quality=88, subsampling=0)
+    return stream.getvalue()
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,176 @@
+"""The whole way with masks, through the command line; and what the lessons of pixels hold."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from distill.core.dense import IGNORED
+from distill.core.run import Run
+from distill.data.manifest import Manifest
+from distill.data.mask_file import read_mask
+from distill.data.views import ViewPlan, render_mask
+from distill.labels.maps import MapStore
+from distill.map_examples import Grid, PseudoMasks, TruthMasks, cells_of
+from tests.workplace import Workplace
+
+ARTIFACTS = ["tflite-float32", "tflite-int8", "onnx-float32", "onnx-int8"]
+PLAN = ViewPlan("squash", 0.4, True, 0.1, 0)
+
+
+@pytest.fixture(scope="module")
+def run(segmented: Workplace) -> Run:
+    return Run(segmented.root / "runs/teacher")
+
+
+@pytest.fixture(scope="module")
+def manifest(run: Run) -> Manifest:
+    return Manifest.load(run.folder("data") / "manifest.parquet")
+
+
+def test_every_file_is_made_and_answers_as_the_student_does(run: Run) -> None:
+    for name in ARTIFACTS:
+        format_name, _, precision = name.partition("-")
+        made = json.loads((run.folder("export") / f"student.{precision}.{format_name}.json").read_text())
+        assert made["inputs"] == [{**made["inputs"][0], "dtype": "uint8", "shape": [1, 32, 32, 3]}]
+        assert made["outputs"] == [{**made["outputs"][0], "dtype": "float32", "shape": [1, 8, 8, 3]}]
+        assert made["partitions"] == (1 if format_name == "tflite" else None)
+        scores = made["scores"]["test"]
+        assert scores["agreement"] > (0.999 if precision == "float32" else 0.95)
+        assert abs(scores["drop"]["value"]) < (0.005 if precision == "float32" else 0.1)
+
+
+def test_the_report_speaks_of_miou_and_shows_masks(run: Run) -> None:
+    document = json.loads((run.root / "report.json").read_text())
+    assert document["metric"] == {"key": "miou", "title": "mIoU"}
+    assert [row["name"] for row in document["rows"]] == ["teacher", "control", "student", *ARTIFACTS]
+    scores = {row["name"]: row["score"]["value"] for row in document["rows"]}
+    assert scores["teacher"] > 0.8 and scores["student"] > 0.5
+    assert document["masks"]["images"] and document["class_scores"]
+    page = (run.root / "report.html").read_text()
+    assert "mIoU" in page and "disc" in page and 'src="http' not in page
+
+
+def test_the_store_says_what_the_teacher_said_of_every_image(run: Run, manifest: Manifest) -> None:
+    store = MapStore(run.folder("labels"))
+    records = manifest.of("train")
+    assert len(store) == len(records) == 76
+    summary = run.summary("labels")
+    assert summary["grid"] == 32 and 100 < summary["bytes_an_image"] < 20_000
+    right = []
+    for record in (r for r in records if r.mask):
+        mask, confidence = store.hard(store.position(record.id))
+        assert mask.shape == confidence.shape == (record.height, record.width)
+        right.append(float((mask == read_mask(str(record.mask))).mean()))
+    assert np.mean(right) > 0.9
+
+
+def test_a_second_run_does_nothing(segmented: Workplace) -> None:
+    assert "Nothing to do: every stage is done" in segmented.run("run", "teacher.yaml")
+
+
+def test_the_doctor_says_that_it_does_not_look_at_pixels(segmented: Workplace) -> None:
+    assert "looks at classification alone" in segmented.run("doctor", expect=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        ("train.min_crop=0.9", ["student", "baseline", "export", "benchmark", "report"]),
+        ("labels.grid=16", ["labels", "student", "export", "benchmark", "report"]),
+        ("trust.min_confidence=0.8", ["student", "export", "benchmark", "report"]),
+    ],
+)
+def test_a_change_redoes_what_depends_on_it(segmented: Workplace, change: str, redone: list[str]) -> None:
+    """Unlike answers to views, a map is cut at training time: other crops do not ask the teacher anew."""
+    output = segmented.run("run", "teacher.yaml", "--dry-run", "--set", change)
+    cells = [line.replace("│", "|").split("|") for line in output.splitlines() if "│" in line]
+    states = {row[1].strip(): row[2].strip() for row in cells if row[1].strip()}
+    assert [name for name, state in states.items() if state != "done"] == redone
+
+
+def test_cells_are_shares_of_their_pixels() -> None:
+    mask = np.array([[0, 0, 1, 1], [0, 2, 1, 255], [255, 255, 0, 0], [255, 255, 2, 0]], np.uint8)
+    shares, known = cells_of(mask, 2, 3)
+    np.testing.assert_allclose(shares[0, 0], [3 / 4, 0, 1 / 4])
+    np.testing.assert_allclose(shares[0, 1], [0, 1, 0])
+    assert shares[1, 0].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(shares[1, 1], [3 / 4, 0, 1 / 4])
+    np.testing.assert_allclose(known, [[1, 3 / 4], [0, 1]])
+
+
+def test_lessons_of_truth_are_cut_as_the_image_is(manifest: Manifest) -> None:
+    records = manifest.of("train", labelled=True)
+    examples = TruthMasks(records, 3, PLAN, Grid(32, 32), epoch_size=40, label_smoothing=0.0)
+    places = examples.epoch(3)
+    assert len(places) == 40 and len({tuple(p) for p in places.tolist()}) == 40
+    lesson = examples.lesson(places[:8])
+    for (record, (view,)), target in zip(lesson.shown, lesson.truth, strict=True):
+        mask = render_mask(read_mask(str(record.mask)), view, 32)
+        assert (target.argmax(axis=-1) == mask).all()
+    assert (lesson.truth_share == 1).all() and (lesson.weight == 1).all()
+
+
+def test_lessons_of_the_teacher_mix_in_truth_where_there_is_any(run: Run, manifest: Manifest) -> None:
+    records, store = manifest.of("train"), MapStore(run.folder("labels"))
+
+    def lesson(hard: bool, least: float | None):
+        examples = PseudoMasks(
+            records, store, 3, PLAN, Grid(32, 16), hard=hard, min_confidence=least, below="ignore", truth_weight=0.5,
+            label_smoothing=0.0,
+        )  # fmt: skip
+        return examples.lesson(examples.epoch(0))
+
+    soft, hard, sure = lesson(False, None), lesson(True, None), lesson(False, 0.9)
+    labelled = np.array([record.mask is not None for record, _ in soft.shown])
+    assert labelled.sum() == 16
+    assert (soft.truth_share[labelled] == 0.5).all() and (soft.truth_share[~labelled] == 0).all()
+    assert (soft.weight == 1).all()
+    np.testing.assert_allclose(soft.teacher.sum(axis=-1), 1, atol=1e-4)
+    # The soft map and the mask are two records of one answer: they name the same class nearly everywhere.
+    assert (soft.teacher.argmax(axis=-1) == hard.teacher.argmax(axis=-1)).mean() > 0.95
+    marked = sure.weight[labelled]  # counts, however unsure the teacher is
+    np.testing.assert_allclose(marked, 1, atol=1e-6)
+    assert 0.05 < (sure.weight[~labelled] < 0.5).mean() < 0.95
+
+
+def test_a_mirrored_view_mirrors_the_answer(run: Run, manifest: Manifest) -> None:
+    store = MapStore(run.folder("labels"))
+    records = manifest.of("train", labelled=True)
+
+    class Flipped(ViewPlan):
+        def random(self, *arguments):  # type: ignore[no-untyped-def]
+            view = super().random(*arguments)
+            return view._replace(flip=not view.flip)
+
+    def lesson(plan: ViewPlan):
+        examples = PseudoMasks(
+            records, store, 3, plan, Grid(32, 8), hard=False, min_confidence=0.5, below="weigh", truth_weight=0.5,
+            label_smoothing=0.0,
+        )  # fmt: skip
+        return examples.lesson(examples.epoch(0))
+
+    one, other = lesson(PLAN), lesson(Flipped("squash", 0.4, True, 0.1, 0))
+    for first, second in zip(one[1:], other[1:], strict=True):
+        np.testing.assert_allclose(first[:, :, ::-1], second, atol=1e-6)
+
+
+def test_what_nobody_marked_is_the_teachers(run: Run, manifest: Manifest, tmp_path) -> None:
+    from dataclasses import replace
+
+    from distill.data.mask_file import png_of_mask
+
+    record = manifest.of("train", labelled=True)[0]
+    mask = read_mask(str(record.mask)).copy()
+    mask[:, : mask.shape[1] // 2] = IGNORED
+    (tmp_path / "half.png").write_bytes(png_of_mask(mask))
+    plan = ViewPlan("squash", 1.0, False, 0.0, 0)
+    examples = PseudoMasks(
+        [replace(record, mask=str(tmp_path / "half.png"))], MapStore(run.folder("labels")), 3, plan, Grid(32, 8),
+        hard=False, min_confidence=None, below="ignore", truth_weight=1.0, label_smoothing=0.0,
+    )  # fmt: skip
+    lesson = examples.lesson(examples.epoch(0))
+    assert (lesson.truth_share[0, :, :3] == 0).all() and (lesson.truth_share[0, :, 5:] == 1).all()
+    np.testing.assert_array_equal(lesson.truth[0, :, :3], lesson.teacher[0, :, :3])
