@@ -30,13 +30,13 @@ from rich.table import Table
 
 from distill.core import plugins
 from distill.core.environment import describe_environment
+from distill.core.quiet import quiet
 from distill.core.timing import percentiles
 from distill.listing import Offered, offered_students
 from distill.torch_predictor import Network
 from export.formats._base import Precision
 from export.formats.tflite import TFLite
 from export.isolated import FilePredictor
-from export.quiet import quiet
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 

@@ -197,7 +197,7 @@ class LabelSettings(Settings):
     views: Annotated[int, Field(ge=1, le=1024)] = 16
     """Views an image: the fixed view, its mirror image, then random crops. The student sees exactly these."""
     top_k: Annotated[int, Field(ge=1, le=255)] = 10
-    """Classes kept a view; the rest is kept as one tail mass."""
+    """Classes kept a view, in segmentation a cell, and there at most 4; the rest is kept as one tail mass."""
     grid: Annotated[int, Field(ge=1, le=1024)] = 64
     """Cells a side of the stored soft maps, over the whole image; segmentation only."""
 

@@ -46,7 +46,7 @@ _VERSIONS: dict[StageName, int] = {
     "labels": 3,
     "student": 3,
     "baseline": 3,
-    "export": 3,
+    "export": 4,
     "benchmark": 2,
     "report": 2,
 }

@@ -124,6 +124,8 @@ def _print_made(made: dict[str, Any], folder: Path | None = None) -> None:
     partitions = (
         "" if made["partitions"] is None else f", {made['partitions']} partition{'s' * (made['partitions'] != 1)}"
     )
+    if made["outside"]:
+        partitions += f" (outside: {', '.join(made['outside'])})"
     console.print(
         f"  {made['name']}: {made['bytes'] / 1e6:.2f} MB{partitions}, agrees with the student on"
         f" {score['agreement']:.3f}, {split} {metric.title} {a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}], lost"

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import sys
-import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +15,7 @@ from distill.core import plugins
 from distill.core.errors import ArtifactError, RunFolderError
 from distill.core.files import digest_of, read_json, replacing, sha256_of, write_json
 from distill.core.progress import Progress
+from distill.core.quiet import quiet
 from distill.core.run import Run
 from distill.core.task import Task
 from distill.core.types import ImageRecord, Images
@@ -35,7 +30,7 @@ from export.isolated import FilePredictor
 __all__ = ["Exporter", "artifact_name", "file_name", "open_artifact"]
 
 FILES = "files.json"
-_VERSION = 3  # raised when the same student would give another file
+_VERSION = 4  # raised when the same student would give another file
 
 
 @dataclass(frozen=True)
@@ -95,12 +90,12 @@ class Exporter:
         maker: Format = module.build(module.Config())
         inputs = self._inputs()
         images = self._calibration_images(inputs) if precision == "int8" else []
-        with replacing(path) as temporary, _quiet(self._folder / f"{path.name}.log"):
+        with replacing(path) as temporary, quiet(self._folder / f"{path.name}.log"):
             student, _ = load_student(self._run)
             if precision == "int8":
                 from export.quantize.bias_correction import correct_bias
 
-                student = correct_bias(student, images, classifier=maker.rounds_classifier(student))
+                student = correct_bias(student, images, float_layers=maker.float_layers(student))
             maker.write(
                 student,
                 precision,  # type: ignore[arg-type]
@@ -245,24 +240,3 @@ def _known(path: Path, key: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError):
         return None
     return manifest if unchanged else None
-
-
-@contextlib.contextmanager
-def _quiet(log: Path) -> Iterator[None]:
-    """Send what converters print, warn and log, also from native code, into a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with log.open("wb") as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            logging.getLogger().handlers.clear()
-            for number, descriptor in zip((1, 2), saved, strict=True):
-                os.dup2(descriptor, number)
-                os.close(descriptor)

@@ -125,17 +125,17 @@ def _from_parts(config: Config, classes: int) -> Any:
         )
     state = {} if config.checkpoint is None else read_state(config.checkpoint)
     head = max((name for name, values in state.items() if name.startswith(_HEAD) and values.ndim == 4), default=None)
+    weights = config.encoder_weights if config.checkpoint is None and config.encoder_checkpoint is None else None
     try:
         model = smp.create_model(
             config.smp,
             config.encoder,
-            config.encoder_weights if config.checkpoint is None and config.encoder_checkpoint is None else None,
+            weights,
             classes=classes if head is None else len(state[head]),
         )
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise UserError(
-            f"teacher.smp: {config.smp} on {config.encoder} with the weights {config.encoder_weights} cannot be had"
-            f" ({reason(error)})"
+            f"teacher.smp: {config.smp} on {config.encoder} with the weights {weights} cannot be had ({reason(error)})"
         ) from error
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint, replace=(_HEAD,) if config.fit is not None else ())

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.core.errors import UserError
+from distill.core.quiet import quiet
 from distill.core.settings import InputPath
 from teachers._files import FileSettings, FileTeacher, Opened
 
@@ -36,8 +37,9 @@ class _LiteRT(Opened):
 
         path = config.tflite
         try:
-            self._interpreter = Interpreter(str(path), num_threads=os.cpu_count() or 1)
-            self._interpreter.allocate_tensors()
+            with quiet():  # it tells the terminal which delegate it created
+                self._interpreter = Interpreter(str(path), num_threads=os.cpu_count() or 1)
+                self._interpreter.allocate_tensors()
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(

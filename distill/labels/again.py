@@ -105,7 +105,7 @@ def _same_teacher(
             before = settings.model_copy(update={"test_time_augmentation": other})
             if as_labeller(teacher, labelled.manifest.classes, before).digest() == then["digest"]:
                 changed.append(f"test_time_augmentation was {other}, is {settings.test_time_augmentation}")
-    what = "; ".join(changed) or "its weights, normalisation or model have changed"
+    what = "; ".join(changed) or "its weights, normalisation, model, tiles or test_time_scales have changed"
     raise StoreError(
         f"the teacher is not the one that filled the store: {what} (digest {then['digest'][:12]} then, {now[:12]} now,"
         f" then called {then['name']}); {AGAIN}"

@@ -81,7 +81,7 @@ def file_row(file: Mapping[str, Any], timed: Sequence[Mapping[str, Any]], split:
     return {
         **_UNKNOWN,
         "name": file["name"],
-        "detail": file["file"],
+        "detail": file["file"] + (f", outside partitions: {', '.join(file['outside'])}" if file["outside"] else ""),
         "bytes": file["bytes"],
         **_scored(score, metric),
         "latency": [{key: row[key] for key in _TIMES} for row in timed if row["name"] == file["name"]] or None,

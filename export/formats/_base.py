@@ -29,7 +29,8 @@ class Runner(ABC):
         """What the file says of itself.
 
         `inputs` and `outputs` (name, dtype, shape, scale and zero_point of each), `partitions` (delegated parts of the
-        graph, None where the runtime has no delegates), `operators` (count by name).
+        graph, None where the runtime has no delegates), `outside` (count by name of the operators in none of them) and
+        `operators` (count by name).
         """
 
     @abstractmethod
@@ -74,8 +75,8 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def rounds_classifier(self, student: Network) -> bool:
-        """Whether an int8 file holds the weights of this student's classifier in int8 too."""
+    def float_layers(self, student: Network) -> frozenset[str]:
+        """Names of the student's layers whose weights stay float in an int8 file; those of all others are rounded."""
 
     @abstractmethod
     def open(self, path: Path, threads: int) -> Runner:

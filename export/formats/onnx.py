@@ -47,6 +47,7 @@ class _OnnxRuntime(Runner):
             "inputs": [_tensor(self._input)],
             "outputs": [_tensor(self._output)],
             "partitions": None,  # one provider runs the whole graph
+            "outside": {},
             "operators": self._operators,
         }
 
@@ -100,8 +101,8 @@ class ONNX(Format):
             _quantize(prepared, calibration, path)
         onnx.checker.check_model(onnx.load(path), full_check=True)
 
-    def rounds_classifier(self, student: Network) -> bool:
-        return True
+    def float_layers(self, student: Network) -> frozenset[str]:
+        return frozenset()
 
     def open(self, path: Path, threads: int) -> Runner:
         return _OnnxRuntime(path, threads)

@@ -38,12 +38,14 @@ class _LiteRT(Runner):
     @property
     def facts(self) -> dict[str, Any]:
         # The plan lists the operators of the file and, behind them, one DELEGATE node for each delegated partition.
-        names = Counter(str(op["op_name"]) for op in self._interpreter._get_ops_details())
+        plan = self._interpreter._get_ops_details()
+        names = Counter(str(op["op_name"]) for op in plan)
         partitions = names.pop("DELEGATE", 0)
         return {
             "inputs": [_tensor(self._input)],
             "outputs": [_tensor(self._output)],
             "partitions": partitions,
+            "outside": _outside(plan, int(self._output["index"])),
             "operators": dict(sorted(names.items())),
         }
 
@@ -80,8 +82,7 @@ class TFLite(Format):
 
         size = student.image_size
         if precision == "int8":
-            # The input tensor's own scale and zero point do the normalisation, so the graph begins at the first
-            # convolution: see quantize_int8.
+            # The input tensor's own scale and zero point do the normalisation: see quantize_int8.
             example = torch.zeros(1, size, size, 3)
             graph: torch.nn.Module = ForNormalized(student, output, upsample=upsample)
         else:
@@ -95,13 +96,13 @@ class TFLite(Format):
         elif precision == "int8":
             from export.quantize.tflite import quantize_int8
 
-            converted = quantize_int8(converted, calibration)
+            converted = quantize_int8(converted, student, calibration)
         path.write_bytes(converted)
 
-    def rounds_classifier(self, student: Network) -> bool:
-        from export.quantize.tflite import FLOAT_CLASSIFIER
+    def float_layers(self, student: Network) -> frozenset[str]:
+        from export.quantize.tflite import float_layers
 
-        return student.classifier().weight.numel() > FLOAT_CLASSIFIER
+        return float_layers(student)
 
     def open(self, path: Path, threads: int) -> Runner:
         return _LiteRT(path, threads)
@@ -110,6 +111,25 @@ class TFLite(Format):
 def build(config: Config) -> Format:
     """The format."""
     return TFLite()
+
+
+def _outside(plan: Sequence[dict[str, Any]], output: int) -> dict[str, int]:
+    """Operators that run, but in no delegated partition: those that the output is made of, as far as they are left.
+
+    The plan still lists what the partitions have taken over; a tensor that a partition makes is made by nothing else.
+    """
+    makers: dict[int, dict[str, Any]] = {}
+    for op in plan:
+        for tensor in op["outputs"]:
+            if op["op_name"] == "DELEGATE" or int(tensor) not in makers:
+                makers[int(tensor)] = op
+    wanted, run = [output], {}
+    while wanted:
+        maker = makers.get(wanted.pop())
+        if maker is not None and maker["index"] not in run:
+            run[maker["index"]] = str(maker["op_name"])
+            wanted += [int(tensor) for tensor in maker["inputs"] if tensor >= 0]
+    return dict(sorted(Counter(name for name in run.values() if name != "DELEGATE").items()))
 
 
 def _tensor(details: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ images, with the correction on 95.6 %.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +21,40 @@ from torch import nn
 from distill.core.types import Images
 from distill.torch_predictor import Network
 
-__all__ = ["correct_bias"]
+__all__ = ["WeightLayer", "correct_bias", "weight_layers"]
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """A layer with weights, and the batch norm that conversion folds into it, if any."""
+class WeightLayer:
+    """A layer with weights, and the batch norm that conversion folds into it, if any.
 
+    Args:
+        name: of the module in the network.
+        weights: the module.
+        norm: what its output goes through.
+        places: of its output for one image, height times width.
+    """
+
+    name: str
     weights: nn.Conv2d | nn.Linear
     norm: nn.BatchNorm2d | None
+    places: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return self.weights.weight.numel() * self.places
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether it leaves channels apart."""
+        return isinstance(self.weights, nn.Conv2d) and self.weights.groups > 1
+
+    @property
+    def projects(self) -> bool:
+        """Whether it mixes the channels of each place of a map, as squeeze-excite layers do not."""
+        convolution = isinstance(self.weights, nn.Conv2d) and self.weights.groups == 1
+        return convolution and self.weights.kernel_size == (1, 1) and self.places > 1
 
     def scale(self) -> torch.Tensor:
         """What folding multiplies each output channel by, float32 [C]."""
@@ -49,22 +74,20 @@ class _Layer:
 
 
 @torch.no_grad()
-def correct_bias(student: Network, calibration: Sequence[Images], *, classifier: bool = True) -> Network:
+def correct_bias(student: Network, calibration: Sequence[Images], *, float_layers: Collection[str] = ()) -> Network:
     """A copy of the student whose biases expect int8 weights.
 
     Args:
         student: in evaluation mode, with float weights; left as it is.
         calibration: at least one uint8 [1, S, S, 3].
-        classifier: whether the last layer is rounded too.
+        float_layers: names of the layers whose weights are not rounded; `Format.float_layers` knows them.
 
     Returns:
         A network to quantize with symmetric int8 weights by output channel. In float it answers differently.
     """
     corrected = copy.deepcopy(student).eval()
     images = torch.from_numpy(np.concatenate(list(calibration)))
-    layers = _layers(corrected, images[:1])
-    if not classifier:
-        layers = [layer for layer in layers if layer.weights is not corrected.classifier()]
+    layers = [layer for layer in weight_layers(corrected) if layer.name not in float_layers]
     exact = _mean_outputs(corrected, layers, images)
     original = [layer.weights.weight.clone() for layer in layers]
     for layer in layers:
@@ -77,9 +100,10 @@ def correct_bias(student: Network, calibration: Sequence[Images], *, classifier:
     return corrected
 
 
-def _layers(network: Network, image: torch.Tensor) -> list[_Layer]:
+@torch.no_grad()
+def weight_layers(network: Network) -> list[WeightLayer]:
     """Layers with weights in the order in which they run; a batch norm belongs to the layer whose output it gets."""
-    order: list[nn.Conv2d | nn.Linear] = []
+    order: list[tuple[nn.Conv2d | nn.Linear, int]] = []
     norms: dict[nn.Module, nn.BatchNorm2d] = {}
     made_by: dict[int, nn.Module] = {}
     kept: list[torch.Tensor] = []  # alive, so that no two have one address
@@ -90,18 +114,19 @@ def _layers(network: Network, image: torch.Tensor) -> list[_Layer]:
             if maker is not None:
                 norms[maker] = module
         elif isinstance(module, (nn.Conv2d, nn.Linear)):
-            order.append(module)
+            order.append((module, output.numel() // module.weight.shape[0]))
             made_by[id(output)] = module
             kept.append(output)
 
     hooks = [module.register_forward_hook(ran) for module in network.modules()]
-    network(image)
+    network(torch.zeros(1, network.image_size, network.image_size, 3, dtype=torch.uint8))
     for hook in hooks:
         hook.remove()
-    return [_Layer(module, norms.get(module)) for module in order]
+    names = {module: name for name, module in network.named_modules()}
+    return [WeightLayer(names[module], module, norms.get(module), places) for module, places in order]
 
 
-def _mean_outputs(network: Network, layers: Sequence[_Layer], images: torch.Tensor) -> list[torch.Tensor]:
+def _mean_outputs(network: Network, layers: Sequence[WeightLayer], images: torch.Tensor) -> list[torch.Tensor]:
     """Mean of each layer's output over images and places, before its batch norm, float32 [C] each."""
     sums: dict[nn.Module, torch.Tensor] = {}
 
@@ -117,7 +142,7 @@ def _mean_outputs(network: Network, layers: Sequence[_Layer], images: torch.Tens
     return [sums[layer.weights] / len(images) for layer in layers]
 
 
-def _rounded(layer: _Layer) -> torch.Tensor:
+def _rounded(layer: WeightLayer) -> torch.Tensor:
     """The weights as int8 will hold them once the batch norm is folded in, and unfolded again."""
     scale = layer.scale()
     scale = torch.where(scale == 0, torch.ones_like(scale), scale).view(-1, *[1] * (layer.weights.weight.ndim - 1))

@@ -82,13 +82,25 @@ def test_the_mean_answer_is_that_of_the_student(student: Network, images: list[I
 
 def test_a_float_classifier_keeps_its_bias(student: Network, images: list[Images]) -> None:
     exact, own = logits(student, images).mean(dim=0), student.classifier().bias
-    corrected = correct_bias(student, images, classifier=False)
+    corrected = correct_bias(student, images, float_layers={"backbone.classifier"})
     torch.testing.assert_close(corrected.classifier().bias, own, atol=0, rtol=0)
     rounded = fold_and_round(corrected, images)
     rounded.classifier().weight.data = student.classifier().weight.data
     apart = (logits(rounded, images).mean(dim=0) - exact).abs().max()
     rounded.classifier().bias.data = correct_bias(student, images).classifier().bias.data
     assert (logits(rounded, images).mean(dim=0) - exact).abs().max() > apart
+
+
+def test_float_layers_in_front_keep_their_biases(student: Network, images: list[Images]) -> None:
+    front = {"backbone.conv_stem", "backbone.blocks.0.0.conv_dw"}
+    corrected = correct_bias(student, images, float_layers=front)
+    for norm in ("backbone.bn1", "backbone.blocks.0.0.bn1"):
+        torch.testing.assert_close(corrected.get_parameter(f"{norm}.bias"), student.get_parameter(f"{norm}.bias"))
+    rounded = fold_and_round(corrected, images)
+    for layer in front:
+        rounded.get_submodule(layer).load_state_dict(student.get_submodule(layer).state_dict())
+    exact = logits(student, images).mean(dim=0)
+    torch.testing.assert_close(logits(rounded, images).mean(dim=0), exact, atol=1e-3, rtol=0)
 
 
 def test_only_biases_change_and_the_student_stays(student: Network, images: list[Images]) -> None:

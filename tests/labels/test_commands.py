@@ -108,7 +108,7 @@ def test_verify_refuses_another_teacher(finished: Workplace, copy: Path) -> None
     weights[name].reshape(-1)[0] += 1e-6
     save_file(weights, path)
     told = finished.run("labels", "verify", "--run", str(copy), expect=2)
-    assert "the teacher is not the one that filled the store: its weights, normalisation or model have changed" in told
+    assert "the teacher is not the one that filled the store: its weights, normalisation, model, tiles" in told
     assert "run the same command again to label anew" in told
 
 

@@ -26,6 +26,7 @@ def test_run_makes_every_file_and_proves_it(finished: Workplace) -> None:
         assert made["outputs"] == [{**made["outputs"][0], "dtype": "float32", "shape": [1, 3]}]
         assert made["labels"] == ["green", "red", "violet"]
         assert made["partitions"] == (1 if format_name == "tflite" else None)
+        assert made["outside"] == {}
         assert made["scores"]["test"]["images"] == 36
         if precision == "float32":
             assert made["scores"]["test"]["agreement"] == 1.0

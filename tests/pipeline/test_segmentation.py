@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,9 +40,26 @@ def test_every_file_is_made_and_answers_as_the_student_does(run: Run) -> None:
         assert made["inputs"] == [{**made["inputs"][0], "dtype": "uint8", "shape": [1, 32, 32, 3]}]
         assert made["outputs"] == [{**made["outputs"][0], "dtype": "float32", "shape": [1, 8, 8, 3]}]
         assert made["partitions"] == (1 if format_name == "tflite" else None)
+        assert made["outside"] == {}
         scores = made["scores"]["test"]
         assert scores["agreement"] > (0.999 if precision == "float32" else 0.95)
         assert abs(scores["drop"]["value"]) < (0.005 if precision == "float32" else 0.1)
+
+
+def test_a_map_of_classes_at_full_size_and_what_it_costs(segmented: Workplace, tmp_path: Path) -> None:
+    shutil.copytree(segmented.root / "runs/teacher", tmp_path / "run")
+    config = tmp_path / "run/config.yaml"
+    changed, found = re.subn(
+        "output: probabilities\n  upsample: false", "output: class_map\n  upsample: true", config.read_text()
+    )
+    assert found == 1
+    config.write_text(changed)
+    said = segmented.run("export", "tflite", "--quantize", "--run", str(tmp_path / "run"))
+    made = json.loads((tmp_path / "run/export/student.int8.tflite.json").read_text())
+    assert made["outputs"] == [{**made["outputs"][0], "dtype": "uint8", "shape": [1, 32, 32]}]
+    assert "ARG_MAX" in made["outside"], "no delegate takes it"
+    assert f"partition (outside: {', '.join(made['outside'])})" in said
+    assert made["scores"]["test"]["agreement"] > 0.95
 
 
 def test_the_report_speaks_of_miou_and_shows_masks(run: Run) -> None:

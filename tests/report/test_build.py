@@ -77,7 +77,14 @@ def write_run(root: Path, task: Task, said: dict[str, Answers], split: str) -> R
         said["tflite-int8"].save(run.folder("export") / "predictions" / f"tflite-int8.{split}.parquet")
         compared = {"drop": asdict(task.difference(said["student"], said["tflite-int8"]))}
         compared |= task.parity(said["student"], said["tflite-int8"])._asdict()
-        file |= {"status": "ok", "file": "student.int8.tflite", "bytes": 300_000, "runtime": "LiteRT", "partitions": 1}
+        file |= {
+            "status": "ok",
+            "file": "student.int8.tflite",
+            "bytes": 300_000,
+            "runtime": "LiteRT",
+            "partitions": 1,
+            "outside": {},
+        }
         file |= {"scores": {split: {**scores["tflite-int8"][split], **compared}}}
     write_json(run.folder("export") / "files.json", [file])
     write_json(run.folder("benchmark") / "benchmark.json", {"rows": []})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
+import timm
 import torch
 
 from distill.core import plugins
@@ -102,6 +103,23 @@ def test_a_folder_brings_its_architecture(
     assert {file.name for file in plugins.user_files(Config(smp=str(path)))} == {"config.json", "model.safetensors"}
     assert error(UserError, smp=str(path), checkpoint=path / "model.safetensors") == (
         f"teacher.checkpoint: {path} has its own weights: leave out `checkpoint`"
+    )
+
+
+def test_an_encoder_starts_from_weights_of_a_classifier(tmp_path: Path, no_network: None) -> None:
+    torch.manual_seed(1)
+    classifier = timm.create_model("test_resnet")
+    path = saved(tmp_path / "resnet.pth", classifier)
+    teacher = built(smp="unet", encoder_checkpoint=path, fit=FitSettings())
+    encoder, given = teacher.network.trained_part().model.state_dict(), classifier.state_dict()
+    assert teacher.network.pretrained and set(encoder) < set(given)
+    for name, values in encoder.items():
+        torch.testing.assert_close(values, given[name], atol=0, rtol=0)
+    assert error(UserError, smp="unet", encoder="resnet18", encoder_checkpoint=path, fit=FitSettings()) == (
+        "teacher.encoder_checkpoint: is for timm's encoders, called tu-NAME, not for resnet18"
+    )
+    assert str(path) in error(
+        CheckpointError, smp="unet", encoder="tu-test_efficientnet", encoder_checkpoint=path, fit=FitSettings()
     )
 
 

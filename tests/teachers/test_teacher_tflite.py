@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +13,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from distill.core.dense import scale_map
 from distill.core.errors import DistillError, TeacherError, UserError
 from distill.core.settings import FitSettings
 from distill.core.types import FloatArray, Predictor, softmax
 from distill.teaching import as_labeller
+from distill.torch_predictor import Network
 from teachers.tflite import Config, build
 
+from .tflite_models import Segmenter, layer
+
+ROOT = Path(__file__).parents[2]
 CLASSES = ["background", "cat", "dog"]
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
 
 _CALIBRATES = pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors:UserWarning")
-
-Write = Callable[..., Path]
-
-
-def layer() -> nn.Conv2d:
-    torch.manual_seed(0)
-    found = nn.Conv2d(3, 3, 1)
-    nn.init.normal_(found.weight, std=2.0)
-    return found
 
 
 def logits(values: FloatArray | None = None) -> FloatArray:
@@ -45,34 +40,14 @@ def logits(values: FloatArray | None = None) -> FloatArray:
     return said
 
 
-class OfBytes(nn.Module):
-    """uint8 [N, 16, 16, 3] in."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = layer()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer((images.float() / 127.5 - 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
 @pytest.fixture(scope="module")
-def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
-    """Converts a module of [N, 3, 16, 16] to a file of [1, 16, 16, 3], or for an example that is given; each once."""
-    import litert_torch
-
-    folder = tmp_path_factory.mktemp("tflite")
-
-    def written(name: str, module: nn.Module, *, maps: bool = True, example: torch.Tensor | None = None) -> Path:
-        path = folder / name
-        if not path.exists():
-            if example is None:
-                module = litert_torch.to_channel_last_io(module, args=[0], outputs=[0] if maps else None)
-                example = torch.zeros(1, 16, 16, 3)
-            path.write_bytes(litert_torch.convert(module.eval(), (example,)).model_content())
-        return path
-
-    return written
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """float.tflite, softmax.tflite, sigmoid.tflite and bytes.tflite."""
+    found = tmp_path_factory.mktemp("tflite")
+    command = [sys.executable, "-m", "tests.teachers.tflite_models", str(found)]
+    made = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert made.returncode == 0, made.stderr
+    return found
 
 
 def open_(path: Path, data: list[str] = CLASSES, **settings: Any) -> Predictor:
@@ -86,43 +61,33 @@ def error(kind: type[DistillError], path: Path, data: list[str] = CLASSES, **set
     return str(caught.value)
 
 
-def test_maps(write: Write) -> None:
-    teacher = open_(write("float.tflite", layer()), **HALF)
+def test_maps(folder: Path) -> None:
+    teacher = open_(folder / "float.tflite", **HALF)
     assert (teacher.class_names, teacher.image_size, teacher.any_size) == (tuple(CLASSES), 16, False)
     found = teacher.predict(IMAGES)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, logits(), atol=1e-4)
 
 
-def test_a_classifier_that_answers_probabilities(write: Write) -> None:
-    model = nn.Sequential(layer(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(dim=1))
-    found = open_(write("softmax.tflite", model, maps=False), **HALF).predict(IMAGES)
+def test_a_classifier_that_answers_probabilities(folder: Path) -> None:
+    found = open_(folder / "softmax.tflite", **HALF).predict(IMAGES)
     expected = logits().mean(axis=(1, 2))
     np.testing.assert_allclose(found, expected - np.log(np.exp(expected).sum(axis=1, keepdims=True)), atol=1e-3)
 
 
-def test_one_channel_is_the_second_of_two_classes(write: Write) -> None:
-    class First(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = layer()
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.layer(images)[:, :1].sigmoid()
-
-    path = write("sigmoid.tflite", First())
-    found = softmax(open_(path, classes=["rest", "cat"], **HALF).predict(IMAGES))
+def test_one_channel_is_the_second_of_two_classes(folder: Path) -> None:
+    found = softmax(open_(folder / "sigmoid.tflite", classes=["rest", "cat"], **HALF).predict(IMAGES))
     np.testing.assert_allclose(found[..., 1], 1 / (1 + np.exp(-logits()[..., 0])), atol=1e-4)
 
 
 @_CALIBRATES
-def test_quantized_inputs_and_outputs(write: Write) -> None:
+def test_quantized_inputs_and_outputs(folder: Path) -> None:
     from ai_edge_quantizer import quantizer, recipe
 
-    work = quantizer.Quantizer(str(write("float.tflite", layer())), recipe.static_wi8_ai8())
+    work = quantizer.Quantizer(str(folder / "float.tflite"), recipe.static_wi8_ai8())
     shown = [{"args_0": image[None] / np.float32(127.5) - 1} for image in IMAGES]
     ranges = work.calibrate({"serving_default": shown})
-    path = write("float.tflite", layer()).with_name("int8.tflite")
+    path = folder / "int8.tflite"
     path.write_bytes(work.quantize(ranges).quantized_model)
     found = open_(path, **HALF).predict(IMAGES)
     assert np.abs(found - logits()).max() < 0.03 * np.ptp(logits())
@@ -131,20 +96,21 @@ def test_quantized_inputs_and_outputs(write: Write) -> None:
     )
 
 
-def test_bytes_go_in_as_they_are(write: Write) -> None:
-    path = write("bytes.tflite", OfBytes(), example=torch.zeros(1, 16, 16, 3, dtype=torch.uint8))
+def test_bytes_go_in_as_they_are(folder: Path) -> None:
+    path = folder / "bytes.tflite"
     np.testing.assert_allclose(open_(path).predict(IMAGES), logits(), atol=1e-4)
     assert error(UserError, path, **HALF) == "teacher.mean: bytes.tflite takes bytes 0..255: leave out `mean` and `std`"
 
 
 @_CALIBRATES
-def test_quantized_bytes_with_and_without_normalisation(write: Write) -> None:
+def test_quantized_bytes_with_and_without_normalisation(folder: Path) -> None:
     """The input tensor of the files that this project exports: scale 2/255, zero point 128."""
     from export.quantize.tflite import quantize_int8
 
-    float_file = write("float.tflite", layer())
-    path = float_file.with_name("uint8.tflite")
-    path.write_bytes(quantize_int8(float_file.read_bytes(), [image[None] for image in IMAGES]))
+    float_file = folder / "float.tflite"
+    student = Network(Segmenter(), CLASSES, 16, (0.5,) * 3, (0.5,) * 3, pretrained=False, answers_maps=True)
+    path = folder / "uint8.tflite"
+    path.write_bytes(quantize_int8(float_file.read_bytes(), student, [image[None] for image in IMAGES]))
     plain = open_(path).predict(IMAGES)
     assert np.abs(plain - logits()).max() < 0.03 * np.ptp(logits())
     values = np.clip((IMAGES / np.float32(255) - 0.4) / 0.8, -1, 1).astype(np.float32)
@@ -176,8 +142,8 @@ def test_open_sides_take_any_size_and_batch(tmp_path: Path) -> None:
     np.testing.assert_allclose(teacher.predict(IMAGES[:1]) + bias, logits()[:1], atol=1e-4)
 
 
-def test_what_it_needs_is_said(write: Write, tmp_path: Path) -> None:
-    path = write("float.tflite", layer())
+def test_what_it_needs_is_said(folder: Path, tmp_path: Path) -> None:
+    path = folder / "float.tflite"
     assert error(UserError, path) == (
         "teacher.mean: the input of float.tflite is float32: give the `mean` and `std` it was trained with"
     )
@@ -193,8 +159,8 @@ def test_what_it_needs_is_said(write: Write, tmp_path: Path) -> None:
     )
 
 
-def test_the_digest_counts_bytes_classes_and_normalisation(write: Write) -> None:
-    path = write("float.tflite", layer())
+def test_the_digest_counts_bytes_classes_and_normalisation(folder: Path) -> None:
+    path = folder / "float.tflite"
     other = path.with_name("renamed.tflite")
     other.write_bytes(path.read_bytes() + b" ")
     found = [
@@ -207,7 +173,7 @@ def test_the_digest_counts_bytes_classes_and_normalisation(write: Write) -> None
     assert open_(path, **HALF).digest() == found[0]
 
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
+REAL = ROOT.parent / "shared" / "data"
 NAMES = ("background", "person")
 FILES = [
     ("selfiesegmentation_mlkit_256_f16.tflite", {"mean": [0] * 3, "std": [1] * 3, "classes": NAMES}, 256, 0.90),

@@ -1,4 +1,4 @@
-"""Keeping what converters print out of our own output."""
+"""Keeping what native libraries print out of our own output."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ __all__ = ["quiet"]
 
 
 @contextlib.contextmanager
-def quiet(log: Path) -> Iterator[None]:
-    """Send what converters print, warn and log, also from native code, into a file."""
+def quiet(log: Path = Path(os.devnull)) -> Iterator[None]:
+    """Send what is printed, warned and logged meanwhile, also by native code, into a file.
+
+    Handlers that libraries add to the root logger are taken away again: absl's would repeat our own messages.
+    """
+    handlers = logging.getLogger().handlers[:]
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
@@ -28,7 +32,7 @@ def quiet(log: Path) -> Iterator[None]:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            logging.getLogger().handlers.clear()
+            logging.getLogger().handlers[:] = handlers
             for number, descriptor in zip((1, 2), saved, strict=True):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
