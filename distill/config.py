@@ -234,7 +234,7 @@ class DistillSettings(TrainSettings):
     """Share of the truth in the target of an image that has one; the teacher's answer fills the rest."""
     extra: dict[Literal["cwd", "dice", "lovasz"], Annotated[float, Field(gt=0)]] = {}
     """Losses of maps beside `loss`, with their weights: cwd (channel-wise, arXiv 2011.13256), dice (arXiv 1606.04797),
-    lovasz (arXiv 1705.08790); segmentation only."""
+    lovasz (arXiv 1705.08790); the control minimises them too; segmentation only."""
 
 
 class ExportSettings(Settings):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
 from distill.losses import DistillationLoss, LessonLoss, Targets, mixed_with_truth
 
-__all__ = ["MAP_LOSSES", "MapLoss", "MapLossName", "build_map_loss", "of_maps"]
+__all__ = ["MAP_LOSSES", "MapLoss", "MapLossName", "build_map_loss", "of_maps", "of_names"]
 
 MapLossName = Literal["cwd", "dice", "lovasz"]
 MAP_LOSSES: tuple[MapLossName, ...] = ("cwd", "dice", "lovasz")
@@ -58,6 +58,11 @@ class MapLoss(ABC):
 def build_map_loss(name: MapLossName) -> MapLoss:
     """The loss of this name, one of `MAP_LOSSES`."""
     return _BUILD[name]()
+
+
+def of_names(weights: Mapping[MapLossName, float]) -> list[tuple[MapLoss, float]]:
+    """The losses of these names with their weights."""
+    return [(build_map_loss(name), weight) for name, weight in weights.items()]
 
 
 def of_maps(loss: DistillationLoss, further: Sequence[tuple[MapLoss, float]]) -> LessonLoss:

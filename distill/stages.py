@@ -139,7 +139,7 @@ def _fit(
         epoch_size=len(known),
         size=network.image_size,
     )
-    loss = task.loss_of_truth()
+    loss = task.loss_of_truth({})
     return asdict(_train(work, network, examples, settings, loss, "teacher", manifest, cache, part=name))
 
 
@@ -222,7 +222,7 @@ def baseline(work: Work) -> dict[str, Any]:
         epoch_size=len(manifest.of("train")),
         size=network.image_size,
     )
-    return _learn(work, network, examples, task.loss_of_truth(), "baseline", manifest, task, cache)
+    return _learn(work, network, examples, task.loss_of_truth(config.train.extra), "baseline", manifest, task, cache)
 
 
 def export(work: Work) -> dict[str, Any]:

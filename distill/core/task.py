@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from distill.data.views import Resize, ViewPlan
     from distill.examples import Examples
     from distill.losses import LessonLoss
+    from distill.map_losses import MapLossName
 
 __all__ = ["Answers", "Interval", "Metric", "Parity", "Score", "Task"]
 
@@ -209,5 +210,9 @@ class Task(ABC):
         """What the student minimises."""
 
     @abstractmethod
-    def loss_of_truth(self) -> LessonLoss:
-        """What the control and a fitted teacher minimise: cross-entropy."""
+    def loss_of_truth(self, extra: Mapping[MapLossName, float]) -> LessonLoss:
+        """What the control and a fitted teacher minimise: cross-entropy.
+
+        Args:
+            extra: losses of maps beside it, with their weights; empty where images are answered.
+        """

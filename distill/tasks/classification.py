@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from distill.data.views import Resize, ViewPlan
     from distill.examples import Examples
     from distill.losses import LessonLoss
+    from distill.map_losses import MapLossName
 
 __all__ = ["Classification", "Config", "LabelAnswers", "LabelScore", "build"]
 
@@ -227,7 +228,7 @@ class Classification(Task):
 
         return of_rows(build_loss(config.train.loss, config.train.temperature))
 
-    def loss_of_truth(self) -> LessonLoss:
+    def loss_of_truth(self, extra: Mapping[MapLossName, float]) -> LessonLoss:
         from distill.losses import build_loss, of_rows
 
         return of_rows(build_loss("kl", 1.0))  # of truth alone it is cross-entropy

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from distill.examples import Examples
     from distill.losses import LessonLoss
     from distill.map_examples import Grid
+    from distill.map_losses import MapLossName
 
 __all__ = ["Config", "MaskAnswers", "MaskScore", "Segmentation", "build"]
 
@@ -275,17 +276,16 @@ class Segmentation(Task):
 
     def loss(self, config: RunConfig) -> LessonLoss:
         from distill.losses import build_loss
-        from distill.map_losses import build_map_loss, of_maps
+        from distill.map_losses import of_maps, of_names
 
         train = config.train
-        further = [(build_map_loss(name), weight) for name, weight in train.extra.items()]
-        return of_maps(build_loss(train.loss, train.temperature), further)
+        return of_maps(build_loss(train.loss, train.temperature), of_names(train.extra))
 
-    def loss_of_truth(self) -> LessonLoss:
+    def loss_of_truth(self, extra: Mapping[MapLossName, float]) -> LessonLoss:
         from distill.losses import build_loss
-        from distill.map_losses import of_maps
+        from distill.map_losses import of_maps, of_names
 
-        return of_maps(build_loss("kl", 1.0), [])  # of truth alone it is cross-entropy
+        return of_maps(build_loss("kl", 1.0), of_names(extra))  # of truth alone it is cross-entropy
 
 
 def build(config: Config, class_names: Sequence[str]) -> Segmentation:
