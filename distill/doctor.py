@@ -174,15 +174,22 @@ def _shares(e: Evidence) -> str:
 def _classes(e: Evidence) -> str:
     recalls = [row[i] / sum(row) for i, row in enumerate(e.confusion) if sum(row)]
     text = f"lowest recall of the teacher {percent(min(recalls), 0)}" if recalls else "no validation image"
-    return f"{text}; {_shares(e)}" if sum(e.pseudo) and sum(e.known) else text
+    text = f"{text}; {_shares(e)}" if sum(e.pseudo) and sum(e.known) else text
+    return f"{text}; counts are the images that pixels would fill" if e.by_pixel else text
 
 
 def _views(e: Evidence) -> str:
+    if e.by_pixel:
+        return f"maps are of whole images and cut as the view is; {_sizes(e)}. Stored maps: see `distill labels verify`"
     text = f"{e.views_drawn} views drawn again, {e.views_wrong} differ"
-    text += f"; the teacher sees {e.teacher_size} px, the student {e.student_size}"
+    text += f"; {_sizes(e)}"
     if e.crops_agree is not None:
         text += f"; {percent(e.crops_agree, 0)} of crops are called as the whole image"
     return f"{text}. Stored answers: see `distill labels verify`"
+
+
+def _sizes(e: Evidence) -> str:
+    return f"the teacher sees {e.teacher_size} px, the student {e.student_size}"
 
 
 def _curve(e: Evidence) -> str:
@@ -193,9 +200,11 @@ def _curve(e: Evidence) -> str:
 
 
 def _capacity(e: Evidence) -> str:
-    same = f"student and teacher agree on {percent(e.agreement)} of {e.images} {e.split} images"
+    of = "of the pixels of" if e.by_pixel else "of"
+    same = f"student and teacher agree on {percent(e.agreement)} {of} {e.images} {e.split} images"
     if e.unlearnt is None:
-        return f"{same}; the loss says nothing here (only kl at temperature 1 without mixup has a known least value)"
+        known = "kl of images at temperature 1 without mixup"
+        return f"{same}; the loss says nothing here (only {known} has a known least value)"
     assert e.floor is not None
     loss = f"training loss {e.losses[-1]:.3f}, least possible {e.floor:.3f}"
     return f"{loss}: {percent(max(0.0, e.unlearnt), 0)} of what the answers tell is not learnt; {same}"

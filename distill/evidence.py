@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from distill.core.errors import RunFolderError, UserError
+from distill.core.dense import IGNORED
+from distill.core.errors import RunFolderError
 from distill.core.metrics_log import MetricsLog
 from distill.core.run import Run
-from distill.core.task import Interval
-from distill.core.types import FloatArray, Split
+from distill.core.task import Answers, Interval, Task
+from distill.core.types import FloatArray, ImageRecord, Split
+from distill.data.manifest import Manifest
+from distill.data.mask_file import read_mask
 from distill.data.views import ViewPlan
+from distill.labels.map_stat import open_maps
 from distill.labels.stat import Labelled, open_labels
 from distill.labels.trust import at_temperature
-from distill.tasks.classification import Classification, LabelAnswers
+from distill.tasks.classification import Classification
+from distill.tasks.segmentation import Segmentation
 
 __all__ = ["FEW", "Evidence", "gather"]
 
@@ -32,13 +37,14 @@ class Evidence:
     """What a run folder tells about its student.
 
     Args:
+        by_pixel: whether pixels are answered; counts by class are then how many images their pixels would fill.
         split: of the comparisons; the validation images where there is no test set.
         images: of that split.
         classes: names, C of them.
-        gain: accuracy of the student minus that of the control on the same images; None without a control.
+        gain: accuracy or mIoU of the student minus that of the control on the same images; None without a control.
         over_control: the teacher minus the control, likewise.
         over_student: the teacher minus the student.
-        agreement: share of these images on which student and teacher name the same class.
+        agreement: share of these images, or of their pixels, that student and teacher call the same.
         labelled: training images with truth.
         unlabelled: training images without, as far as `trust` lets the student learn from them.
         confusion: of the teacher on validation, counts [truth][answer].
@@ -59,6 +65,7 @@ class Evidence:
         guessing: loss of equal answers to all classes.
     """
 
+    by_pixel: bool
     split: Split
     images: int
     classes: tuple[str, ...]
@@ -120,70 +127,120 @@ def gather(run: Run, settings: Mapping[str, Any]) -> Evidence:
         settings: as in its `config.yaml`.
 
     Raises:
-        UserError: the run answers pixels, of which nothing is gathered.
         RunFolderError: a stage is not finished, or was finished with other images than a later one.
         StoreError: the label store is damaged or about other images.
     """
-    if settings["task"] != "classification":
-        raise UserError(
-            f"{run.root}: `distill doctor` looks at classification alone, and this is {settings['task']}. report.html"
-            " shows masks of teacher and student side by side, `distill labels stat` how right the teacher is"
-        )
     summaries = {name: run.summary(name) for name in ("data", "teacher", "labels", "student", "baseline")}
-    labelled = open_labels(run)
-    store, manifest, records = labelled.store, labelled.manifest, labelled.records
-    task, facts, trained = Classification(manifest.classes), store.facts, summaries["student"]["training"]
-    weights, temperature = _trusted(labelled, summaries["student"])
+    by_pixel = settings["task"] == "segmentation"
+    found = (_from_maps if by_pixel else _from_labels)(run, settings, summaries)
+    task, manifest, trained = found.task, found.manifest, summaries["student"]["training"]
     split: Split = "test" if manifest.of("test", labelled=True) else "validation"
-    teacher, student = (_answers(run, stage, split) for stage in ("teacher", "student"))
-    control = None if "absent" in summaries["baseline"] else _answers(run, "baseline", split)
+
+    def answers(stage: str) -> Answers:
+        return task.load_answers(run.folder(stage) / "predictions" / f"{split}.parquet")
+
+    teacher, student = answers("teacher"), answers("student")
+    control = None if "absent" in summaries["baseline"] else answers("baseline")
     said = [student, teacher] if control is None else [student, teacher, control]
-    if any(answers.ids != student.ids for answers in said):
+    if any(each.ids != student.ids for each in said):
         raise _stale(run)
-    used = Counter(r.label is not None for r, weight in zip(records, weights, strict=True) if weight > 0)
-    pseudo: Counter[int] = Counter()
-    for number in range(store.shards):
-        shard = store.shard(number)
-        for image, answer in zip(shard.images, shard.ids[:: store.views, 0].tolist(), strict=True):
-            pseudo[answer] += records[store.position(image)].label is None
-    labels = Counter(r.label for r in manifest.of("train", labelled=True) or manifest.of("validation", labelled=True))
-    class_map = facts["class_map"]
+    class_map = found.facts["class_map"]
     reached = {*class_map.values(), settings["teacher"]["unmapped"]} if class_map else set(manifest.classes)
-    plan = ViewPlan(**facts["view_plan"])
-    sample = _sample(labelled, plan, weights)
-    floor, guessing = _losses(sample, settings["train"], temperature, task)
     lines = [line for line in MetricsLog(run.root / "metrics.jsonl").read() if line["stage"] == "student"]
     return Evidence(
+        by_pixel=by_pixel,
         split=split,
         images=len(student.ids),
         classes=manifest.classes,
         gain=task.difference(student, control) if control is not None else None,
         over_control=task.difference(teacher, control) if control is not None else None,
         over_student=task.difference(teacher, student),
-        agreement=float((student.logits.argmax(axis=1) == teacher.logits.argmax(axis=1)).mean()),
+        agreement=task.parity(student, teacher).agreement,
         labelled=len(manifest.of("train", labelled=True)),
-        unlabelled=used[False],
-        confusion=tuple(tuple(row) for row in summaries["teacher"]["scores"]["validation"]["confusion"]),
         unreached=tuple(name for name in manifest.classes if name not in reached),
-        pseudo=tuple(pseudo[place] for place in range(len(manifest.classes))),
-        known=tuple(labels[name] for name in manifest.classes),
-        plan_changes=tuple(_plan_changes(facts["view_plan"], settings)),
-        views_drawn=len(sample.answers),
-        views_wrong=sample.wrong,
-        crops_agree=sample.crops_agree,
-        teacher_size=facts["teacher"]["image_size"],
+        teacher_size=found.facts["teacher"]["image_size"],
         student_size=settings["student"]["image_size"],
         losses=tuple(line["loss"] for line in lines),
         epochs=settings["train"]["epochs"],
         best_epoch=trained["best_epoch"],
         lr=trained["decisions"]["lr"],
-        floor=floor,
-        guessing=guessing,
+        **found.evidence,
     )
 
 
-def _answers(run: Run, stage: str, split: Split) -> LabelAnswers:
-    return LabelAnswers.load(run.folder(stage) / "predictions" / f"{split}.parquet")
+class _Store(NamedTuple):
+    """What is known by the labels of a run: the keys of Evidence that the two kinds of store tell differently."""
+
+    task: Task
+    manifest: Manifest
+    facts: dict[str, Any]
+    evidence: dict[str, Any]
+
+
+def _from_labels(run: Run, settings: Mapping[str, Any], summaries: Mapping[str, Any]) -> _Store:
+    labelled = open_labels(run)
+    store, manifest, records = labelled.store, labelled.manifest, labelled.records
+    task, facts = Classification(manifest.classes), store.facts
+    weights, temperature = _trusted(labelled, summaries["student"])
+    used = Counter(r.label is not None for r, weight in zip(records, weights, strict=True) if weight > 0)
+    pseudo: Counter[int] = Counter()
+    for number in range(store.shards):
+        shard = store.shard(number)
+        for image, answer in zip(shard.images, shard.ids[:: store.views, 0].tolist(), strict=True):
+            pseudo[answer] += records[store.position(image)].label is None
+    labels = Counter(r.label for r in _known(manifest))
+    sample = _sample(labelled, ViewPlan(**facts["view_plan"]), weights)
+    floor, guessing = _losses(sample, settings["train"], temperature, task)
+    evidence = {
+        "unlabelled": used[False],
+        "confusion": tuple(tuple(row) for row in summaries["teacher"]["scores"]["validation"]["confusion"]),
+        "pseudo": tuple(pseudo[place] for place in range(len(manifest.classes))),
+        "known": tuple(labels[name] for name in manifest.classes),
+        "plan_changes": tuple(_plan_changes(facts["view_plan"], settings)),
+        "views_drawn": len(sample.answers),
+        "views_wrong": sample.wrong,
+        "crops_agree": sample.crops_agree,
+        "floor": floor,
+        "guessing": guessing,
+    }
+    return _Store(task, manifest, facts, evidence)
+
+
+def _from_maps(run: Run, settings: Mapping[str, Any], summaries: Mapping[str, Any]) -> _Store:
+    """A map is of the whole image and cut as each view is, so there are no views to compare, and no two plans."""
+    _, store, manifest, records = open_maps(run)
+    classes = len(manifest.classes)
+    pseudo = [store.hard(place)[0] for place, record in enumerate(records) if record.mask is None]
+    known = [read_mask(record.mask) for record in _known(manifest) if record.mask is not None]
+    score = summaries["teacher"]["scores"]["validation"]
+    confusion = np.array(score["confusion"])
+    worth = confusion * (score["images"] / max(1, confusion.sum()))
+    evidence = {
+        "unlabelled": len(pseudo),
+        "confusion": tuple(tuple(row) for row in np.rint(worth).astype(int).tolist()),
+        "pseudo": _worth(pseudo, classes),
+        "known": _worth(known, classes),
+        "plan_changes": (),
+        "views_drawn": 0,
+        "views_wrong": 0,
+        "crops_agree": None,
+        "floor": None,
+        "guessing": None,
+    }
+    return _Store(Segmentation(manifest.classes), manifest, store.facts, evidence)
+
+
+def _worth(masks: Iterable[npt.NDArray[np.uint8]], classes: int) -> tuple[int, ...]:
+    """How many whole images the pixels of each class would fill."""
+    total = np.zeros(classes)
+    for mask in masks:
+        total += np.bincount(mask[mask != IGNORED], minlength=classes) / max(1, (mask != IGNORED).sum())
+    return tuple(np.rint(total).astype(int).tolist())
+
+
+def _known(manifest: Manifest) -> list[ImageRecord]:
+    """Images with truth that tell how frequent the classes are."""
+    return manifest.of("train", labelled=True) or manifest.of("validation", labelled=True)
 
 
 def _stale(run: Run) -> RunFolderError:

@@ -62,17 +62,20 @@ class Network(nn.Module):
         self.answers_maps = answers_maps
         self.any_size = any_size
         self._trained = trained
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32) * 255, persistent=False)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, H, W, 3] to float32 [N, 3, H, W] in channels_last memory: a permuted NHWC tensor already is."""
-        return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        """uint8 [N, H, W, 3] to float32 [N, 3, H, W] in channels_last memory: a permuted NHWC tensor already is.
+
+        Permuted last, so that a converter to NHWC finds nothing to transpose in front of the first convolution.
+        """
+        return ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)
 
     def denormalize(self, tensor: torch.Tensor) -> torch.Tensor:
         """What the network is really fed, as uint8 [N, H, W, 3]: the inverse of `normalize`."""
-        pixels = tensor * self.std + self.mean
-        return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        pixels = tensor.permute(0, 2, 3, 1) * self.std + self.mean
+        return pixels.round().clamp(0, 255).to(torch.uint8).contiguous()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.backbone(self.normalize(images)).float()

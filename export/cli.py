@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -71,6 +72,43 @@ def files(run: _RunOption = None) -> None:
 
         for made in Exporter(_open(run), _progress()).make_all():
             _print_made(made)
+
+    _end(work)
+
+
+@app.command("verify")
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A TFLite or ONNX file, whoever made it.")],
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="Score it on this run's images and compare it with its student."),
+    ] = None,
+    against: Annotated[Path | None, typer.Option(metavar="FILE", help="Another file, shown the same images.")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Photos to show. Left out: those of the run, else made-up ones."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+) -> None:
+    """Open any file in a process of its own: what it takes and gives, where it runs, whether it answers as another."""
+
+    def work() -> None:
+        from distill.core.errors import ArtifactError
+        from distill.core.run import Run
+        from export.verify import describe
+        from export.verify import verify as look
+
+        progress = _progress()
+        found = look(file, progress, run=Run(run) if run else None, against=against, images=images)
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            for part in describe(found):
+                progress.console.print(part, highlight=False, soft_wrap=True)
+        if found["problems"]:
+            raise ArtifactError(
+                f"{file}: {len(found['problems'])} problem{'s' * (len(found['problems']) != 1)}, see above"
+            )
 
     _end(work)
 

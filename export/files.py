@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -17,8 +18,8 @@ from distill.core.files import digest_of, read_json, replacing, sha256_of, write
 from distill.core.progress import Progress
 from distill.core.quiet import quiet
 from distill.core.run import Run
-from distill.core.task import Task
-from distill.core.types import ImageRecord, Images
+from distill.core.task import Answers, Task
+from distill.core.types import ImageRecord, Images, Split
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
@@ -27,10 +28,13 @@ from distill.trained_student import CARD, load_student
 from export.formats._base import Format
 from export.isolated import FilePredictor
 
+if TYPE_CHECKING:
+    from export.graph import Output
+
 __all__ = ["Exporter", "artifact_name", "file_name", "open_artifact"]
 
 FILES = "files.json"
-_VERSION = 4  # raised when the same student would give another file
+_VERSION = 5  # raised when the same student would give another file
 
 
 @dataclass(frozen=True)
@@ -165,27 +169,12 @@ class Exporter:
 
     def _prove(self, name: str, path: Path, format_name: str, inputs: _Inputs) -> dict[str, Any]:
         """Open the file elsewhere, ask it about real images, compare with the student's answers, score it."""
-        resize = self._card["resize"]
-        scores: dict[str, Any] = {}
         with FilePredictor(path, format_name, self._card["class_names"], output=self.settings.output) as predictor:
             facts, load_ms = predictor.facts, predictor.load_ms
-            for split in ("validation", "test"):
-                records = inputs.manifest.of(split, labelled=True)
-                if not records:
-                    continue
-                score, answers = evaluate(
-                    predictor, inputs.task, records, inputs.cache, resize, progress=self._progress
-                )
-                task = inputs.task
-                student = task.load_answers(self._run.folder("student") / "predictions" / f"{split}.parquet")
-                if student.ids != answers.ids:
-                    raise RunFolderError(f"{self._run.root}: the images changed since training; `distill run` goes on")
+            scores = {}
+            for split, (score, answers) in self._asked(predictor, inputs):
                 answers.save(self._folder / "predictions" / f"{name}.{split}.parquet")
-                scores[split] = {
-                    **score.as_dict(),
-                    "drop": asdict(task.difference(student, answers)),
-                    **task.parity(student, answers)._asdict(),
-                }
+                scores[split] = score
         agreement = scores["validation"]["agreement"]
         needed = self.settings.min_int8_agreement if "int8" in name else self.settings.min_float_agreement
         if agreement < needed:
@@ -194,6 +183,43 @@ class Exporter:
                 " needed"
             )
         return {"load_ms": load_ms, **facts, "scores": scores}
+
+    def examine(self, path: Path, format_name: str, output: Output) -> dict[str, Any]:
+        """How any file answers about the labelled images of this run, by split; nothing is written.
+
+        Raises:
+            ArtifactError: it does not open, or takes or gives something else than the run's student.
+        """
+        inputs = self._inputs()
+        metric = inputs.task.metric._asdict()
+        with FilePredictor(path, format_name, self._card["class_names"], output=output) as predictor:
+            return {split: {"metric": metric, **score} for split, (score, _) in self._asked(predictor, inputs)}
+
+    def _asked(
+        self, predictor: FilePredictor, inputs: _Inputs
+    ) -> Iterator[tuple[Split, tuple[dict[str, Any], Answers]]]:
+        """Scores on validation and test, with what was lost from the student, and the answers."""
+        task = inputs.task
+        splits: tuple[Split, ...] = ("validation", "test")
+        for split in splits:
+            records = inputs.manifest.of(split, labelled=True)
+            if not records:
+                continue
+            score, answers = evaluate(
+                predictor, task, records, inputs.cache, self._card["resize"], progress=self._progress
+            )
+            student = task.load_answers(self._run.folder("student") / "predictions" / f"{split}.parquet")
+            if student.ids != answers.ids:
+                raise RunFolderError(f"{self._run.root}: the images changed since training; `distill run` goes on")
+            compared = {"drop": asdict(task.difference(student, answers)), **task.parity(student, answers)._asdict()}
+            yield split, ({**score.as_dict(), **compared}, answers)
+
+    def examples(self, size: int, count: int) -> Images:
+        """Images that the student did not learn from, in their fixed views, [N, size, size, 3]; at most `count`."""
+        inputs = self._inputs()
+        records = (inputs.manifest.of("validation") + inputs.manifest.of("test"))[:count]
+        resize = self._card["resize"]
+        return np.stack([render(inputs.cache.get(r), fixed_view(r.width, r.height, resize), size) for r in records])
 
 
 def file_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""An exported file as a predictor, run in a process of its own."""
+"""An exported file, run in a process of its own; as it is, or as a predictor."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import numpy as np
+import numpy.typing as npt
 
 from distill.core.errors import ArtifactError
 from distill.core.files import sha256_of
@@ -24,23 +25,19 @@ from distill.core.types import FloatArray, Images, Predictor
 if TYPE_CHECKING:
     from export.graph import Output
 
-__all__ = ["FilePredictor"]
+__all__ = ["FilePredictor", "IsolatedFile"]
 
 _TIMEOUT_S = 300.0  # a batch of 32 images through the slowest reference kernels takes well under a minute
+_Opened = TypeVar("_Opened", bound="IsolatedFile")
 _LEAST = 1e-12  # probabilities of zero become this before the logarithm
 
 
-@final
-class FilePredictor(Predictor):
+class IsolatedFile:
     """Opens a file in a child process; a crash or hang there is an ArtifactError here.
-
-    Answers are logits: those of the file, the logarithm of its probabilities, or of ones and zeros for a class map.
 
     Args:
         file: .tflite or .onnx.
         format_name: its plugin.
-        class_names: names of its outputs.
-        output: what it answers: float32 [1, C] or [1, h, w, C], or a class map uint8 [1, h, w].
         threads: of the runtime.
         timeout_s: for one request.
 
@@ -48,18 +45,8 @@ class FilePredictor(Predictor):
         ArtifactError: the file does not open.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        format_name: str,
-        class_names: Sequence[str],
-        *,
-        output: Output = "probabilities",
-        threads: int = 1,
-        timeout_s: float = _TIMEOUT_S,
-    ) -> None:
-        self._file, self._class_names, self._timeout_s = file, tuple(class_names), timeout_s
-        self._output: Output = output
+    def __init__(self, file: Path, format_name: str, *, threads: int = 1, timeout_s: float = _TIMEOUT_S) -> None:
+        self._file, self._timeout_s = file, timeout_s
         self._folder = tempfile.TemporaryDirectory(prefix="distill-")
         self._log = Path(self._folder.name) / "stderr.txt"
         with self._log.open("wb") as log:
@@ -74,40 +61,18 @@ class FilePredictor(Predictor):
         opened = self._ask(request)
         self.load_ms: float = opened["load_ms"]
         self.facts: dict[str, Any] = opened["facts"]
-        self._check_shapes()
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self._class_names
+    def run(self, tensors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What a file of one input and one output answers to each of these, one after another.
 
-    @property
-    def image_size(self) -> int:
-        return int(self.facts["inputs"][0]["shape"][1])
-
-    def predict(self, images: Images) -> FloatArray:
-        shown, said = Path(self._folder.name) / "images.npy", Path(self._folder.name) / "answers.npy"
-        np.save(shown, images, allow_pickle=False)
+        Args:
+            tensors: of the input's dtype, [N, *shape[1:]], where the input's shape begins with 1.
+        """
+        shown, said = Path(self._folder.name) / "tensors.npy", Path(self._folder.name) / "answers.npy"
+        np.save(shown, tensors, allow_pickle=False)
         self._ask({"do": "predict", "images": str(shown), "answers": str(said)})
-        answers = np.load(said, allow_pickle=False)
-        if not np.isfinite(answers).all() or (self._output == "probabilities" and answers.min() < 0):
-            self._fail(f"it answered with values that are no {self._output}")
-        if self._output == "class_map":
-            if answers.max() >= len(self._class_names):
-                self._fail(f"it answered with class {answers.max()}, expected 0 to {len(self._class_names) - 1}")
-            answers = np.eye(len(self._class_names), dtype=np.float32)[answers]
-        logits: FloatArray = answers
-        if self._output != "logits":
-            logits = np.log(np.maximum(answers, _LEAST)).astype(np.float32)
-        return logits
-
-    def time(self, image: Images, *, runs: int, warmup: int) -> dict[str, Any]:
-        """`samples_ms` of single inferences on uint8 [1, S, S, 3], and `peak_memory_mb` of the process."""
-        shown = Path(self._folder.name) / "image.npy"
-        np.save(shown, image, allow_pickle=False)
-        return self._ask({"do": "time", "images": str(shown), "runs": runs, "warmup": warmup})
-
-    def digest(self) -> str:
-        return sha256_of(self._file)
+        answers: npt.NDArray[Any] = np.load(said, allow_pickle=False)
+        return answers
 
     def close(self) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:
@@ -122,7 +87,7 @@ class FilePredictor(Predictor):
             self._process.stdout.close()
         self._folder.cleanup()
 
-    def __enter__(self) -> FilePredictor:
+    def __enter__(self: _Opened) -> _Opened:
         return self
 
     def __exit__(
@@ -151,7 +116,82 @@ class FilePredictor(Predictor):
             self._fail(f"the runtime refused it ({answer['error']})")
         return answer
 
+    def _last_words(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f": {lines[-1][:300]}" if lines else ""
+
+    def _fail(self, reason: str) -> None:
+        self.close()
+        raise ArtifactError(f"{self._file.name}: {reason}")
+
+
+@final
+class FilePredictor(IsolatedFile, Predictor):
+    """A file that takes and gives what those of this project do, as a predictor.
+
+    Answers are logits: those of the file, the logarithm of its probabilities, or of ones and zeros for a class map.
+
+    Args:
+        file: .tflite or .onnx.
+        format_name: its plugin.
+        class_names: names of its outputs.
+        output: what it answers: float32 [1, C] or [1, h, w, C], or a class map uint8 [1, h, w].
+        threads: of the runtime.
+        timeout_s: for one request.
+
+    Raises:
+        ArtifactError: the file does not open, or takes or gives something else.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        format_name: str,
+        class_names: Sequence[str],
+        *,
+        output: Output = "probabilities",
+        threads: int = 1,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> None:
+        super().__init__(file, format_name, threads=threads, timeout_s=timeout_s)
+        self._class_names = tuple(class_names)
+        self._output: Output = output
+        self._check_shapes()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._class_names
+
+    @property
+    def image_size(self) -> int:
+        return int(self.facts["inputs"][0]["shape"][1])
+
+    def predict(self, images: Images) -> FloatArray:
+        answers = self.run(images)
+        if not np.isfinite(answers).all() or (self._output == "probabilities" and answers.min() < 0):
+            self._fail(f"it answered with values that are no {self._output}")
+        if self._output == "class_map":
+            if answers.max() >= len(self._class_names):
+                self._fail(f"it answered with class {answers.max()}, expected 0 to {len(self._class_names) - 1}")
+            answers = np.eye(len(self._class_names), dtype=np.float32)[answers]
+        logits: FloatArray = answers
+        if self._output != "logits":
+            logits = np.log(np.maximum(answers, _LEAST)).astype(np.float32)
+        return logits
+
+    def time(self, image: Images, *, runs: int, warmup: int) -> dict[str, Any]:
+        """`samples_ms` of single inferences on uint8 [1, S, S, 3], and `peak_memory_mb` of the process."""
+        shown = Path(self._folder.name) / "image.npy"
+        np.save(shown, image, allow_pickle=False)
+        return self._ask({"do": "time", "images": str(shown), "runs": runs, "warmup": warmup})
+
+    def digest(self) -> str:
+        return sha256_of(self._file)
+
     def _check_shapes(self) -> None:
+        counts = len(self.facts["inputs"]), len(self.facts["outputs"])
+        if counts != (1, 1):
+            self._fail(f"it has {counts[0]} inputs and {counts[1]} outputs, expected one of each")
         (taken,), (given,) = self.facts["inputs"], self.facts["outputs"]
         shape = taken["shape"]
         if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] != 3 or taken["dtype"] != "uint8":
@@ -164,11 +204,3 @@ class FilePredictor(Predictor):
         if not fits or given["dtype"] != dtype:
             shapes = "[1, h, w]" if dense else f"[1, {classes}] or [1, h, w, {classes}]"
             self._fail(f"its output is {given['dtype']} {given['shape']}, expected {dtype} {shapes}")
-
-    def _last_words(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f": {lines[-1][:300]}" if lines else ""
-
-    def _fail(self, reason: str) -> None:
-        self.close()
-        raise ArtifactError(f"{self._file.name}: {reason}")

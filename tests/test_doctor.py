@@ -28,6 +28,7 @@ from distill.tasks.classification import Interval
 from tests.workplace import Workplace
 
 HEALTHY = Evidence(
+    by_pixel=False,
     split="test",
     images=400,
     classes=("glass", "metal", "paper"),
@@ -187,6 +188,20 @@ def test_the_finished_run(finished: Workplace) -> None:
     assert not shows["class map wrong"] and not shows["views inconsistent"] and not shows["too little unlabelled data"]
     told = finished.run("doctor", "runs/teacher")
     assert "cause" in told and "what to do" in told and "labels verify" in " ".join(told.split())
+
+
+def test_a_finished_run_of_masks(segmented: Workplace) -> None:
+    diagnosis = json.loads(segmented.run("doctor", "--json"))
+    evidence = diagnosis["evidence"]
+    assert evidence["by_pixel"] and evidence["images"] == 10 and evidence["split"] == "test"
+    assert (evidence["labelled"], evidence["unlabelled"]) == (16, 60)
+    assert (sum(evidence["pseudo"]), sum(evidence["known"])) == (60, 16)
+    assert 0.5 < evidence["agreement"] <= 1
+    report = json.loads((segmented.root / "runs/teacher/report.json").read_text())
+    assert evidence["gain"] == report["gain"]
+    shows = {cause["cause"]: cause["shows"] for cause in diagnosis["causes"]}
+    assert not shows["class map wrong"] and not shows["views inconsistent"] and shows["capacity"] is False
+    assert "cut as the view is" in " ".join(segmented.run("doctor").split())
 
 
 def test_a_run_that_went_wrong(finished: Workplace, tmp_path: Path) -> None:

@@ -34,8 +34,12 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def run(self, image: Images) -> npt.NDArray[Any]:
-        """uint8 [1, H, W, 3] to what the file answers: see `export.graph.Output`."""
+    def run(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """One input [1, ...] of the file's own dtype to what it answers: see `export.graph.Output`.
+
+        Raises:
+            ValueError: the file has several inputs or outputs, or others than this.
+        """
 
 
 class Format(ABC):

@@ -37,22 +37,22 @@ class _OnnxRuntime(Runner):
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        (self._input,) = self._session.get_inputs()
-        (self._output,) = self._session.get_outputs()
+        self._inputs, self._outputs = self._session.get_inputs(), self._session.get_outputs()
         self._operators = dict(sorted(Counter(n.op_type for n in onnx.load(path).graph.node).items()))
 
     @property
     def facts(self) -> dict[str, Any]:
         return {
-            "inputs": [_tensor(self._input)],
-            "outputs": [_tensor(self._output)],
+            "inputs": [_tensor(each) for each in self._inputs],
+            "outputs": [_tensor(each) for each in self._outputs],
             "partitions": None,  # one provider runs the whole graph
             "outside": {},
             "operators": self._operators,
         }
 
-    def run(self, image: Images) -> npt.NDArray[Any]:
-        (answers,) = self._session.run([self._output.name], {self._input.name: image})
+    def run(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        (taken,), (given,) = self._inputs, self._outputs
+        (answers,) = self._session.run([given.name], {taken.name: image})
         return cast(npt.NDArray[Any], answers)
 
 

@@ -32,8 +32,8 @@ class _LiteRT(Runner):
 
         self._interpreter = Interpreter(str(path), num_threads=threads)
         self._interpreter.allocate_tensors()
-        (self._input,) = self._interpreter.get_input_details()
-        (self._output,) = self._interpreter.get_output_details()
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -42,19 +42,18 @@ class _LiteRT(Runner):
         names = Counter(str(op["op_name"]) for op in plan)
         partitions = names.pop("DELEGATE", 0)
         return {
-            "inputs": [_tensor(self._input)],
-            "outputs": [_tensor(self._output)],
+            "inputs": [_tensor(each) for each in self._inputs],
+            "outputs": [_tensor(each) for each in self._outputs],
             "partitions": partitions,
-            "outside": _outside(plan, int(self._output["index"])),
+            "outside": _outside(plan, [int(each["index"]) for each in self._outputs]),
             "operators": dict(sorted(names.items())),
         }
 
-    def run(self, image: Images) -> npt.NDArray[Any]:
-        if self._input["dtype"] != np.uint8:
-            raise TypeError(f"the input is {np.dtype(self._input['dtype'])}, expected uint8")
-        self._interpreter.set_tensor(self._input["index"], image)
+    def run(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        (taken,), (given,) = self._inputs, self._outputs
+        self._interpreter.set_tensor(taken["index"], image)
         self._interpreter.invoke()
-        return cast(npt.NDArray[Any], self._interpreter.get_tensor(self._output["index"]))
+        return cast(npt.NDArray[Any], self._interpreter.get_tensor(given["index"]))
 
 
 @final
@@ -113,8 +112,8 @@ def build(config: Config) -> Format:
     return TFLite()
 
 
-def _outside(plan: Sequence[dict[str, Any]], output: int) -> dict[str, int]:
-    """Operators that run, but in no delegated partition: those that the output is made of, as far as they are left.
+def _outside(plan: Sequence[dict[str, Any]], outputs: Sequence[int]) -> dict[str, int]:
+    """Operators that run, but in no delegated partition: those that the outputs are made of, as far as they are left.
 
     The plan still lists what the partitions have taken over; a tensor that a partition makes is made by nothing else.
     """
@@ -123,7 +122,7 @@ def _outside(plan: Sequence[dict[str, Any]], output: int) -> dict[str, int]:
         for tensor in op["outputs"]:
             if op["op_name"] == "DELEGATE" or int(tensor) not in makers:
                 makers[int(tensor)] = op
-    wanted, run = [output], {}
+    wanted, run = list(outputs), dict[int, str]()
     while wanted:
         maker = makers.get(wanted.pop())
         if maker is not None and maker["index"] not in run:

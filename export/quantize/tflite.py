@@ -98,11 +98,13 @@ def quantize_int8(model: bytes, student: Network, calibration: Sequence[Images])
     (name,) = tensors["inputs"]
     measured.calibrate({signature: [{name: normalized(image)} for image in calibration]}, work._recipe_manager)
     ranges = measured.get_model_qsvs()
-    # All bytes can come from a camera, whatever the calibration images hold.
+    # All bytes can come from a camera, whatever the calibration images hold. A range of -1 to 1 would have 127.5 as its
+    # zero point, which is rounded to 127.
+    least, most = normalized(np.array([0, 255], np.uint8))
     for tensor in _fed_by_input(model):
         ranges[tensor] = {
-            "min": np.full_like(ranges[tensor]["min"], -1.0),
-            "max": np.full_like(ranges[tensor]["max"], 1.0),
+            "min": np.full_like(ranges[tensor]["min"], least),
+            "max": np.full_like(ranges[tensor]["max"], most),
         }
     return bytes(work.quantize(ranges).quantized_model)
 

@@ -40,7 +40,8 @@ def test_every_file_is_made_and_answers_as_the_student_does(run: Run) -> None:
         assert made["inputs"] == [{**made["inputs"][0], "dtype": "uint8", "shape": [1, 32, 32, 3]}]
         assert made["outputs"] == [{**made["outputs"][0], "dtype": "float32", "shape": [1, 8, 8, 3]}]
         assert made["partitions"] == (1 if format_name == "tflite" else None)
-        assert made["outside"] == {}
+        # XNNPACK turns no bytes into float, nor into the int8 that a MobileNetV4 begins with.
+        assert made["outside"] == {"tflite-float32": {"CAST": 1}, "tflite-int8": {"QUANTIZE": 1}}.get(name, {})
         scores = made["scores"]["test"]
         assert scores["agreement"] > (0.999 if precision == "float32" else 0.95)
         assert abs(scores["drop"]["value"]) < (0.005 if precision == "float32" else 0.1)
@@ -89,10 +90,6 @@ def test_the_store_says_what_the_teacher_said_of_every_image(run: Run, manifest:
 
 def test_a_second_run_does_nothing(segmented: Workplace) -> None:
     assert "Nothing to do: every stage is done" in segmented.run("run", "teacher.yaml")
-
-
-def test_the_doctor_says_that_it_does_not_look_at_pixels(segmented: Workplace) -> None:
-    assert "looks at classification alone" in segmented.run("doctor", expect=2)
 
 
 @pytest.mark.parametrize(
