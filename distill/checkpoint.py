@@ -108,6 +108,27 @@ def load_weights(module: nn.Module, path: Path, *, replace: tuple[str, ...] = ()
     module.load_state_dict({k: v.to(own[k].dtype) for k, v in fits.items()}, strict=False)
 
 
+def load_features(features: nn.Module, classifier: nn.Module, path: Path) -> None:
+    """Load the weights of a timm classifier into the feature extractor that timm makes of it.
+
+    Args:
+        features: receives the weights.
+        classifier: of the same name and arguments; what it has behind the features may be missing in the file.
+        path: safetensors or torch file.
+
+    Raises:
+        CheckpointError: the file does not fit, or the extractor calls its weights otherwise than the classifier does.
+    """
+    own, known = features.state_dict(), classifier.state_dict()
+    if lacking := sorted(set(own) - set(known)):
+        raise CheckpointError(
+            f"{path} does not fit: as an encoder {type(classifier).__name__} calls its weights otherwise than as a"
+            f" classifier ({_some(lacking)})"
+        )
+    load_weights(classifier, path, replace=tuple({f"{key.rsplit('.', 1)[0]}." for key in known if key not in own}))
+    features.load_state_dict({key: value for key, value in classifier.state_dict().items() if key in own})
+
+
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write a module's state_dict as safetensors, atomically; the same values give the same bytes."""
     save_state(dict(module.state_dict()), path)

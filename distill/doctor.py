@@ -84,9 +84,9 @@ def wrong_class_map(e: Evidence) -> Finding | None:
     if pseudo and known:
         expected = [count * pseudo / known for count in e.known]
         told += [
-            f"{name} is never answered ({wanted:.0f} of {pseudo} expected)"
+            f"{name} is never answered ({wanted:.0f} of {pseudo:.0f} expected)"
             for name, wanted, found in zip(e.classes, expected, e.pseudo, strict=True)
-            if not found and wanted >= 20
+            if found < 0.5 and wanted >= 20
         ]
         distance, noise = e.distance
         if distance > noise + 0.2:
@@ -229,7 +229,7 @@ def _permuted(e: Evidence) -> Iterator[str]:
         while (following := called.get(path[-1])) is not None and following not in path:
             path.append(following)
         if following == start and start == min(path):
-            counts = ", ".join(f"{e.confusion[a][called[a]]} of {sum(e.confusion[a])}" for a in path)
+            counts = ", ".join(f"{e.confusion[a][called[a]]:.0f} of {sum(e.confusion[a]):.0f}" for a in path)
             yield f"{' is called '.join(e.classes[place] for place in (*path, start))} ({counts})"
 
 
@@ -238,7 +238,7 @@ def _lost(e: Evidence) -> Iterator[str]:
     for place, row in enumerate(e.confusion):
         if sum(row) >= FEW and row[place] <= 0.1 * sum(row):
             instead = e.classes[max(range(len(row)), key=row.__getitem__)]
-            yield f"the teacher finds {row[place]} of {sum(row)} {e.classes[place]}, calling them {instead}"
+            yield f"the teacher finds {row[place]:.0f} of {sum(row):.0f} {e.classes[place]}, calling them {instead}"
 
 
 def diagnose(e: Evidence) -> dict[str, Any]:

@@ -75,10 +75,10 @@ class Evidence:
     agreement: float
     labelled: int
     unlabelled: int
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[float, ...], ...]
     unreached: tuple[str, ...]
-    pseudo: tuple[int, ...]
-    known: tuple[int, ...]
+    pseudo: tuple[float, ...]
+    known: tuple[float, ...]
     plan_changes: tuple[str, ...]
     views_drawn: int
     views_wrong: int
@@ -210,16 +210,15 @@ def _from_maps(run: Run, settings: Mapping[str, Any], summaries: Mapping[str, An
     """A map is of the whole image and cut as each view is, so there are no views to compare, and no two plans."""
     _, store, manifest, records = open_maps(run)
     classes = len(manifest.classes)
-    pseudo = [store.hard(place)[0] for place, record in enumerate(records) if record.mask is None]
-    known = [read_mask(record.mask) for record in _known(manifest) if record.mask is not None]
+    asked = [place for place, record in enumerate(records) if record.mask is None]
     score = summaries["teacher"]["scores"]["validation"]
     confusion = np.array(score["confusion"])
     worth = confusion * (score["images"] / max(1, confusion.sum()))
     evidence = {
-        "unlabelled": len(pseudo),
-        "confusion": tuple(tuple(row) for row in np.rint(worth).astype(int).tolist()),
-        "pseudo": _worth(pseudo, classes),
-        "known": _worth(known, classes),
+        "unlabelled": len(asked),
+        "confusion": tuple(tuple(row) for row in worth.tolist()),
+        "pseudo": _worth((store.hard(place)[0] for place in asked), classes),
+        "known": _worth((read_mask(str(record.mask)) for record in _known(manifest)), classes),
         "plan_changes": (),
         "views_drawn": 0,
         "views_wrong": 0,
@@ -230,12 +229,12 @@ def _from_maps(run: Run, settings: Mapping[str, Any], summaries: Mapping[str, An
     return _Store(Segmentation(manifest.classes), manifest, store.facts, evidence)
 
 
-def _worth(masks: Iterable[npt.NDArray[np.uint8]], classes: int) -> tuple[int, ...]:
+def _worth(masks: Iterable[npt.NDArray[np.uint8]], classes: int) -> tuple[float, ...]:
     """How many whole images the pixels of each class would fill."""
     total = np.zeros(classes)
     for mask in masks:
         total += np.bincount(mask[mask != IGNORED], minlength=classes) / max(1, (mask != IGNORED).sum())
-    return tuple(np.rint(total).astype(int).tolist())
+    return tuple(total.tolist())
 
 
 def _known(manifest: Manifest) -> list[ImageRecord]:

@@ -174,10 +174,13 @@ class PseudoMasks(Examples):
 
 
 def truth_cells(record: ImageRecord, view: View, grid: Grid, smoothed: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """What a person said of a view: float32 [g, g, C] shares of classes, smoothed, and [g, g] how much is known."""
+    """What a person said of a view: float32 [g, g, C] shares of classes, smoothed, and [g, g] how much is known.
+
+    A cell of which nothing is known has equal shares: rows of a lesson sum to one, also where their weight is zero.
+    """
     mask = render_mask(read_mask(str(record.mask)), view, grid.size)
     shares, known = cells_of(mask, grid.cells, len(smoothed))
-    return shares @ smoothed, known
+    return np.where(known[..., None] > 0, shares @ smoothed, np.float32(1 / len(smoothed))), known
 
 
 def _shown(records: Sequence[ImageRecord], places: Places, plan: ViewPlan) -> list[tuple[ImageRecord, tuple[View]]]:

@@ -165,13 +165,13 @@ def train(
                 losses.append(value.detach())
                 bar.advance(len(pixels), f"loss {float(losses[-1]):.3f}")
         seconds = time.monotonic() - start
-        score, _ = evaluate(TorchPredictor(ema.module, str(fabric.device)), task, validation, cache, resize)
-        reached = task.main(score).value
         mean_loss = float(torch.stack(losses).double().mean())
         if not math.isfinite(mean_loss):
             raise UserError(
                 f"{stage}: the loss is no number any more in epoch {epoch + 1}: lower the learning rate ({plan.lr:g})"
             )
+        score, _ = evaluate(TorchPredictor(ema.module, str(fabric.device)), task, validation, cache, resize)
+        reached = task.main(score).value
         state.epoch = epoch + 1
         better = (reached, -score.nll) > (state.best_score, -state.best_nll)
         if better:

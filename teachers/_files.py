@@ -194,11 +194,17 @@ class FileTeacher(Predictor):
                 " such as [background, person]"
             )
         if self._config.output == "auto":
-            self._probabilities = bool(inside and whole)
-        elif self._probabilities and not (inside and whole):
+            if inside and not whole:  # of many classes in 8 bits, or a sigmoid a class
+                raise UserError(
+                    f"teacher.output: {self._name} answers noise with {answer.min():.3g} to {answer.max():.3g}, and"
+                    f" sums {sums.min():.3g} to {sums.max():.3g}: say whether these are `probabilities` (rounded; they"
+                    " are then scaled to sum to one) or `logits`"
+                )
+            self._probabilities = bool(inside)
+        elif self._probabilities and not inside:
             raise UserError(
                 f"teacher.output: found 'probabilities', but {self._name} answers noise with {answer.min():.3g} to"
-                f" {answer.max():.3g}, and sums {sums.min():.3g} to {sums.max():.3g}"
+                f" {answer.max():.3g}"
             )
 
     def _answer(self, images: Images) -> FloatArray:

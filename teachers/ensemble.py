@@ -30,9 +30,9 @@ class Config(TeacherSettings):
     """How much each member's probabilities count, in the order of the members; scaled to sum to one. Default: all the
     same."""
     memory: Literal["together", "in_turn"] = "together"
-    """together: all members stay loaded. in_turn: one at a time answers all views of a shard (4,096), and is then let
-    go of and loaded anew for the next shard: neither the GPU nor the main memory holds two. The answers are the same;
-    members that are Python callables stay, since Python does not unload modules."""
+    """together: all members stay loaded. in_turn: one at a time answers all views of a shard (4,096; of pixels 16 to 32
+    images), and is then let go of and loaded anew for the next: neither the GPU nor the main memory holds two. The
+    answers are the same; members that are Python callables stay, since Python does not unload modules."""
 
     @field_validator("ensemble")
     @classmethod

@@ -37,7 +37,7 @@ class Config(FileSettings):
         """Files beside it that hold its weights.
 
         Raises:
-            UserError: it is no ONNX file.
+            UserError: it is no ONNX file, or one of these is missing.
         """
         import onnx
         from onnx.external_data_helper import ExternalDataInfo, uses_external_data
@@ -47,7 +47,11 @@ class Config(FileSettings):
         except Exception as error:  # protobuf has its own tree of errors
             raise UserError(f"teacher.onnx: {self.onnx} is no ONNX file ({_first_line(error)})") from error
         named = {ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)}
-        return sorted(self.onnx.parent / name for name in named)
+        files = sorted(self.onnx.parent / name for name in named)
+        for file in files:
+            if not file.is_file():
+                raise UserError(f"teacher.onnx: {self.onnx} keeps weights in {file.name}, which is not beside it")
+        return files
 
 
 @final

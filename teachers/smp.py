@@ -148,14 +148,8 @@ def _load_encoder(encoder: Any, path: Path, name: str) -> None:
     """Load a timm classifier's weights into an encoder made of it."""
     import timm
 
-    from distill.checkpoint import load_weights
+    from distill.checkpoint import load_features
 
     if not name.startswith("tu-"):
         raise UserError(f"teacher.encoder_checkpoint: is for timm's encoders, called tu-NAME, not for {name}")
-    whole, own = timm.create_model(name.removeprefix("tu-")), encoder.model.state_dict()
-    known = whole.state_dict()
-    lacking = sorted(set(own) - set(known))
-    if lacking:
-        raise UserError(f"teacher.encoder_checkpoint: {name} names its features otherwise than timm's classifier does")
-    load_weights(whole, path, replace=tuple({f"{key.rsplit('.', 1)[0]}." for key in known if key not in own}))
-    encoder.model.load_state_dict({key: value for key, value in whole.state_dict().items() if key in own})
+    load_features(encoder.model, timm.create_model(name.removeprefix("tu-")), path)

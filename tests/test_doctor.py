@@ -23,6 +23,7 @@ from distill.core.run import Run
 from distill.doctor import Finding, diagnose
 from distill.evidence import Evidence, gather
 from distill.labels.stat import settings_of
+from distill.report.wording import percent
 from distill.tasks._label_answers import LabelAnswers
 from distill.tasks.classification import Interval
 from tests.workplace import Workplace
@@ -195,7 +196,12 @@ def test_a_finished_run_of_masks(segmented: Workplace) -> None:
     evidence = diagnosis["evidence"]
     assert evidence["by_pixel"] and evidence["images"] == 10 and evidence["split"] == "test"
     assert (evidence["labelled"], evidence["unlabelled"]) == (16, 60)
-    assert (sum(evidence["pseudo"]), sum(evidence["known"])) == (60, 16)
+    assert (sum(evidence["pseudo"]), sum(evidence["known"])) == (pytest.approx(60), pytest.approx(16))
+    stage = json.loads((segmented.root / "runs/teacher/teacher/stage.json").read_text())
+    counts = np.array(stage["summary"]["scores"]["validation"]["confusion"])
+    lowest = (counts.diagonal() / counts.sum(axis=1)).min()
+    (told,) = [c["evidence"] for c in diagnosis["causes"] if c["cause"] == "class map wrong"]
+    assert f"lowest recall of the teacher {percent(lowest, 0)};" in told
     assert 0.5 < evidence["agreement"] <= 1
     report = json.loads((segmented.root / "runs/teacher/report.json").read_text())
     assert evidence["gain"] == report["gain"]

@@ -48,7 +48,7 @@ class Ensemble(Predictor):
         class_names: of the data; every member's answer is turned into these before it is averaged.
         in_turn: hold one member at a time: it is built when its turn comes and let go of behind it, so that neither the
             accelerator nor the main memory holds two. Building costs what loading its weights costs, for each call of
-            `predict_all` (a shard of the label store) or `predict`.
+            `predict_all` (a shard of the label store, or part of one) or `predict`.
 
     Raises:
         TeacherError: a member's classes are not those of the data.

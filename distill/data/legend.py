@@ -30,10 +30,12 @@ class Legend:
     Args:
         values: int16 [65536], place of the class of each value, 255 ignored, -1 unknown; None if only colours say.
         colors: place by number of the colour (red * 65536 + green * 256 + blue); empty if only values say.
+        ignored: values to be ignored, also where only colours say, as indices without a colour that has a class.
     """
 
     values: npt.NDArray[np.int16] | None
     colors: dict[int, int]
+    ignored: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, settings: DataSettings, classes: Sequence[str], labelmap: str) -> Legend:
@@ -56,13 +58,16 @@ class Legend:
         elif not colors and labelmap:
             colors = {color: place[name] for color, name in read_labelmap(labelmap).items()}
         elif not colors and settings.classes is not None:
-            values = {number: number for number in range(len(classes))}
+            values = {number: number for number in range(len(classes)) if number not in masks.ignore}
+        left_out = tuple(value for value in masks.ignore if isinstance(value, int))
+        if colors:  # what is to be ignored is, whatever a labelmap calls it
+            colors = {**colors, **ignored}
         if values is None:
-            return cls(None, {**ignored, **colors} if colors else {})
+            return cls(None, colors, left_out)
         table = np.full(LARGEST_VALUE + 1, _UNKNOWN, np.int16)
-        table[[value for value in masks.ignore if isinstance(value, int)]] = IGNORED
+        table[list(left_out)] = IGNORED
         table[list(values)] = list(values.values())
-        return cls(table, {**ignored, **colors} if colors else {})
+        return cls(table, colors, left_out)
 
     def of_values(self, values: _Numbers) -> _Mask:
         """Places of classes, uint8 [H, W], of values [H, W].
@@ -79,8 +84,12 @@ class Legend:
         known: _Mask = places.astype(np.uint8)
         return known
 
-    def of_colors(self, colors: _Numbers) -> _Mask:
+    def of_colors(self, colors: _Numbers, indices: _Numbers | None = None) -> _Mask:
         """Places of classes, uint8 [H, W], of numbers of colours [H, W].
+
+        Args:
+            colors: of the pixels.
+            indices: of a palette, [H, W], if that is where the colours come from.
 
         Raises:
             MaskError: colours without class.
@@ -89,9 +98,13 @@ class Legend:
         places: _Mask = np.array([self.colors[color] for color in known.tolist()], np.uint8)
         at: npt.NDArray[np.intp] = np.searchsorted(known, colors).clip(max=len(known) - 1)
         unknown = known[at] != colors
+        places = places[at]
+        if indices is not None:
+            left_out = unknown & np.isin(indices, self.ignored)
+            places[left_out], unknown = IGNORED, unknown & ~left_out
         if unknown.any():
             raise MaskError(_without_class("colour", colors[unknown], "#{:06x}".format))
-        return places[at]
+        return places
 
 
 def _without_class(noun: str, found: _Numbers, show: Callable[[int], str]) -> str:

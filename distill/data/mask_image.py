@@ -62,7 +62,7 @@ class MaskImage:
             return legend.of_values(self.values)
         if not legend.colors:
             raise MaskError("found colours, but only values have a class: name them in data.masks.colors")
-        return legend.of_colors(self._as_colors())
+        return legend.of_colors(self._as_colors(), self.values if self.palette is not None else None)
 
     def _as_colors(self) -> _Numbers:
         if self.colors is not None:

@@ -184,7 +184,8 @@ def _class_names(
     if len(names) > MOST_CLASSES:
         raise DataError(f"found {len(names)} classes, expected at most {MOST_CLASSES}: a mask has 8 bits a pixel")
     files = [s.path for s in sources if s not in drawings and not s.path.lower().endswith(".json")]
-    if not names and files:
+    said = masks.values or masks.colors or mapped or settings.classes is not None
+    if files and not said:  # polygons beside them may have given names
         raise DataError(_what_is_missing(files))
     return tuple(names)
 

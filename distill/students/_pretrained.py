@@ -43,9 +43,11 @@ class PretrainedSettings(StudentSettings):
     checkpoint: InputPath | None = None
     """Start from these weights (safetensors or torch file); the classifier may be missing or of other classes."""
     mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
-    """Mean the weights were trained with, for values 0..1. Default: what timm knows of the model."""
+    """Mean the weights were trained with, for values 0..1. Default: what timm knows of the model; a student of an
+    earlier run has [0.5, 0.5, 0.5]."""
     std: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
-    """Standard deviation the weights were trained with. Default: what timm knows of the model."""
+    """Standard deviation the weights were trained with. Default: what timm knows of the model; a student of an earlier
+    run has [0.5, 0.5, 0.5]."""
     model_args: ModelArgs = {}
     """Further arguments of timm.create_model, such as {pad_type: same}."""
 
@@ -89,7 +91,7 @@ def created(create: Callable[[], _Model], key: str, name: str) -> _Model:
         raise UserError(f"student.model_args: {name} does not take them ({error})") from error
 
 
-def fold_normalization(model: torch.nn.Module, first_conv: str, mean: Sequence[float], std: Sequence[float]) -> None:
+def fold_normalization(model: torch.nn.Module, first_conv: object, mean: Sequence[float], std: Sequence[float]) -> None:
     """Make a model trained on (x - mean) / std answer the same for (x - 0.5) / 0.5, x in 0..1.
 
     Every student takes (x - 127.5) / 127.5: only then is the uint8 input of the int8 file (scale 2/255, zero point 128)
@@ -98,7 +100,7 @@ def fold_normalization(model: torch.nn.Module, first_conv: str, mean: Sequence[f
 
     Args:
         model: changed in place.
-        first_conv: name of its first convolution; the first batch norm follows it.
+        first_conv: name of its first convolution, as timm knows it; the first batch norm follows it.
         mean: per channel.
         std: per channel.
 
@@ -110,10 +112,14 @@ def fold_normalization(model: torch.nn.Module, first_conv: str, mean: Sequence[f
 
     if tuple(mean) == tuple(std) == (0.5, 0.5, 0.5):
         return
-    stem = model.get_submodule(first_conv)
+    # Models with several stems name several, and timm's feature extractors rename what they cut out.
+    stem = dict(model.named_modules()).get(first_conv) if isinstance(first_conv, str) else None
     norm = next((m for m in model.modules() if isinstance(m, nn.BatchNorm2d)), None)
     if not isinstance(stem, nn.Conv2d) or norm is None or norm.num_features != stem.out_channels:
-        raise CheckpointError("student: this model has no convolution with batch norm at its input to fold into")
+        raise CheckpointError(
+            "student: this model has no convolution with batch norm at its input to fold the normalisation of its"
+            " weights into. Take another one, or set student.pretrained=false to start from scratch"
+        )
     mean_t, std_t = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
     with torch.no_grad():
         # W * (x - mean) / std with x = 0.5 u + 0.5  ==  (W * 0.5 / std) * u + sum(W * (0.5 - mean) / std)

@@ -114,14 +114,10 @@ def _load(segmenter: Segmenter, path: Path, config: Config) -> bool:
     """Load a whole segmenter, or an encoder with or without its classifier; true if it was a whole one."""
     import timm
 
-    from distill.checkpoint import load_weights, read_state
+    from distill.checkpoint import load_features, load_weights, read_state
 
     if any(key.startswith("encoder.") for key in read_state(path)):
         load_weights(segmenter, path, replace=segmenter.classifiers)
         return True
-    encoder, whole = segmenter.encoder.model, timm.create_model(config.encoder, **config.model_args)
-    own, known = encoder.state_dict(), whole.state_dict()
-    behind = tuple({f"{key.rsplit('.', 1)[0]}." for key in known if key not in own})
-    load_weights(whole, path, replace=behind)
-    encoder.load_state_dict({key: value for key, value in whole.state_dict().items() if key in own})
+    load_features(segmenter.encoder.model, timm.create_model(config.encoder, **config.model_args), path)
     return False

@@ -90,12 +90,6 @@ class MaskAnswers(Answers):
             tuple(mask for part in parts for mask in part.masks),
         )
 
-    @property
-    def pixels(self) -> _Counts:
-        """Judged pixels of each image, int64 [N]."""
-        pixels: _Counts = self.counts.sum(axis=(1, 2))
-        return pixels
-
     def mask(self, place: int) -> _Mask:
         """Classes answered for an image, uint8 [h, w], at the size of its fixed view in its own pixels."""
         return mask_of_png(self.masks[place])

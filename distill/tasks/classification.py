@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.core.bootstrap import bootstrap_mean
+from distill.core.errors import TeacherError
 from distill.core.settings import Settings
 from distill.core.task import Answers, Interval, Metric, Parity, Score, Task
 from distill.core.types import FloatArray, ImageRecord, Predictor, softmax
@@ -73,6 +74,8 @@ class Classification(Task):
         return {record.label for record in records if record.label is not None}
 
     def examine(self, records: Sequence[ImageRecord], logits: FloatArray, resize: Resize) -> LabelAnswers:
+        if logits.ndim != 2:
+            raise TeacherError(f"answers are {list(logits.shape)}, of pixels; expected [N, C], of images")
         return LabelAnswers(tuple(r.id for r in records), logits, self.truth([r.label for r in records]))
 
     def joined(self, parts: Sequence[Answers]) -> LabelAnswers:

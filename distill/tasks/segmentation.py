@@ -88,6 +88,8 @@ class Segmentation(Task):
         return {name for name, occurs in zip(self.class_names, found[: len(self.class_names)], strict=True) if occurs}
 
     def examine(self, records: Sequence[ImageRecord], logits: FloatArray, resize: Resize) -> MaskAnswers:
+        if logits.ndim != 4:
+            raise TeacherError(f"answers are {list(logits.shape)}, of images; expected maps [N, h, w, C], of pixels")
         looks = []
         for record, answer in zip(records, logits, strict=True):
             if not np.isfinite(answer).all():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distill.core.bootstrap import bootstrap_mean
+from distill.core.errors import TeacherError
 from distill.core.task import Interval
 from distill.tasks.classification import Classification, Config, LabelAnswers, LabelScore, build
 
@@ -141,3 +142,8 @@ def test_no_difference_has_no_width(task: Classification) -> None:
     same = logits_of([0, 1, 2, 0])
     found = difference(task, same, same * 3, np.array([0, 0, 0, 0]))
     assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_an_answer_of_pixels_is_no_answer_to_whole_images() -> None:
+    with pytest.raises(TeacherError, match=r"answers are \[1, 2, 2, 3\], of pixels; expected \[N, C\], of images"):
+        build(Config(), ("a", "b", "c")).examine([], np.zeros((1, 2, 2, 3), np.float32), "squash")

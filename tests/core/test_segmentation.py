@@ -18,7 +18,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from distill.core.dense import IGNORED, scale_map
-from distill.core.errors import DataError, RunFolderError, UserError
+from distill.core.errors import DataError, RunFolderError, TeacherError, UserError
 from distill.core.types import ImageRecord, softmax
 from distill.data.mask_file import png_of_mask
 from distill.tasks import _mask_answers
@@ -177,7 +177,12 @@ def test_only_the_centred_square_is_judged_where_only_that_was_shown(task: Segme
     assert found.mask(0).tolist() == [[0, 1], [1, 1]]
     upright = task.examine([record(np.array(truth).T)], logits_of([[0, 1], [1, 1]]), "center_crop")
     assert upright.counts.tolist() == found.counts.tolist()
-    assert task.examine([record(truth)], logits_of([[0, 1], [1, 1]]), "squash").pixels.tolist() == [8]
+    assert task.examine([record(truth)], logits_of([[0, 1], [1, 1]]), "squash").counts.sum() == 8
+
+
+def test_an_answer_to_whole_images_is_no_answer_of_pixels(task: Segmentation, record: Record) -> None:
+    with pytest.raises(TeacherError, match=r"answers are \[1, 3\], of images; expected maps \[N, h, w, C\], of pixels"):
+        task.examine([record([[0]])], np.zeros((1, 3), np.float32), "squash")
 
 
 def test_a_coarse_answer_is_enlarged_before_it_is_decided(task: Segmentation, record: Record) -> None:

@@ -430,3 +430,37 @@ def test_the_same_masks_give_the_same_bytes(
     file.unlink()
     read_masks(ROAD, **folders)
     assert file.read_bytes() == before
+
+
+# What is ignored
+
+
+def test_an_ignored_value_is_no_place_in_classes(
+    pair: Callable[..., Path], folders: dict[str, Path], read_masks: ReadMasks
+) -> None:
+    for part in ("train", "val"):
+        pair("a", [[0, 1, 2, 0]] * 3, part)
+    manifest = read_masks({"ignore": [0]}, **folders, classes=["other", "road", "car"])
+    assert truth(manifest, "a") == [[255, 1, 2, 255]] * 3
+
+
+def test_an_index_that_is_ignored_needs_no_colour(
+    pair: Callable[..., Path], folders: dict[str, Path], read_masks: ReadMasks
+) -> None:
+    cream = (224, 224, 192)
+    for part in ("train", "val"):
+        image = paletted("0001 0011 0112", BLACK, RED, cream)
+        pair("a", image, part)
+    masks = {"colors": {"#000000": "background", "#ff0000": "road"}, "ignore": [2]}
+    assert truth(read_masks(masks, **folders), "a") == [[0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 255]]
+    told = refused(lambda: read_masks({**masks, "ignore": [9]}, **folders))
+    assert "no class for the colour #e0e0c0 (1 pixel)" in told
+
+
+def test_an_ignored_colour_is_no_class_of_a_labelmap(
+    tmp_path: Path, pair: Callable[..., Path], folders: dict[str, Path], read_masks: ReadMasks
+) -> None:
+    for part in ("train", "val"):
+        pair("a", Image.fromarray(colored(PLAIN, BLACK, RED, BLUE)), part)
+        (tmp_path / part / "labelmap.txt").write_text("background:0,0,0::\nroad:255,0,0::\nvoid:0,0,255::\n")
+    assert truth(read_masks({"ignore": ["#0000ff"]}, **folders), "a")[2] == [0, 1, 1, 255]

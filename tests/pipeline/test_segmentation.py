@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from distill.core.dense import IGNORED
 from distill.core.run import Run
 from distill.data.manifest import Manifest
-from distill.data.mask_file import read_mask
+from distill.data.mask_file import png_of_mask, read_mask
 from distill.data.views import ViewPlan, render_mask
 from distill.labels.maps import MapStore
+from distill.losses import Targets
 from distill.map_examples import Grid, PseudoMasks, TruthMasks, cells_of
+from distill.map_losses import MapLossName
+from distill.tasks.segmentation import Segmentation
 from tests.workplace import Workplace
 
 ARTIFACTS = ["tflite-float32", "tflite-int8", "onnx-float32", "onnx-int8"]
@@ -86,6 +91,26 @@ def test_the_store_says_what_the_teacher_said_of_every_image(run: Run, manifest:
         assert mask.shape == confidence.shape == (record.height, record.width)
         right.append(float((mask == read_mask(str(record.mask))).mean()))
     assert np.mean(right) > 0.9
+
+
+@pytest.mark.parametrize("extra", [{}, {"dice": 1.0}, {"lovasz": 1.0}, {"cwd": 1.0}])
+def test_a_cell_of_which_nothing_is_known_teaches_nothing(
+    tmp_path: Path, manifest: Manifest, extra: dict[MapLossName, float]
+) -> None:
+    record = next(r for r in manifest.of("train") if r.mask)
+    mask = read_mask(str(record.mask)).copy()
+    mask[: len(mask) // 2] = IGNORED
+    (tmp_path / "half.png").write_bytes(png_of_mask(mask))
+    examples = TruthMasks(
+        [replace(record, mask=str(tmp_path / "half.png"))], 3, PLAN, Grid(32, 8), epoch_size=1, label_smoothing=0.1
+    )
+    lesson = examples.lesson(examples.epoch(0))
+    assert (lesson.weight == 0).any() and (lesson.weight > 0).any()
+    targets = Targets(*(torch.from_numpy(values) for values in lesson[1:]))
+    logits = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    Segmentation(manifest.classes).loss_of_truth(extra)(logits, targets).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+    assert (logits.grad.abs().sum(dim=1)[0][torch.from_numpy(lesson.weight[0]) == 0] == 0).all()
 
 
 def test_a_second_run_does_nothing(segmented: Workplace) -> None:

@@ -251,3 +251,13 @@ def test_the_real_features_are_taken(head: str) -> None:
         expected = whole.blocks[:3](whole.bn1(whole.conv_stem(images)))  # stride 8: nothing is dilated yet
         found = network.backbone.encoder(images)[3]
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("encoder", ["mobileone_s0", "convnext_atto"])
+def test_what_has_no_single_stem_to_fold_into_is_refused(tmp_path: Path, encoder: str) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_weights(timm.create_model(encoder), path)
+    with pytest.raises(
+        CheckpointError, match=r"no convolution with batch norm at its input|calls its weights otherwise"
+    ):
+        small("lraspp", encoder=encoder, checkpoint=path)

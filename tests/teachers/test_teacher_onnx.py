@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from distill.core import plugins
 from distill.core.errors import DistillError, TeacherError, UserError
 from distill.core.settings import FitSettings
-from distill.core.types import FloatArray, Images, Predictor
+from distill.core.types import FloatArray, Images, Predictor, softmax
 from teachers.onnx import Config, build
 
 CLASSES = ["background", "cat", "dog"]
@@ -127,6 +127,22 @@ def test_probabilities_become_logits(tmp_path: Path, image: bool, output: str) -
     likely = expected > -12
     np.testing.assert_allclose(found[likely], expected[likely], atol=1e-3)
     assert np.isfinite(found).all()
+
+
+def test_values_from_0_to_1_that_do_not_sum_to_one_are_asked_about(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.onnx", [1, 3, 16, 16], activation="Sigmoid")
+    told = error(UserError, path)
+    assert told.startswith("teacher.output: a.onnx answers noise with ") and "say whether these are `prob" in told
+    chances = 1 / (1 + np.exp(-logits(IMAGES)))
+    found = open_(path, output="probabilities").predict(IMAGES)
+    np.testing.assert_allclose(softmax(found), chances / chances.sum(axis=-1, keepdims=True), atol=1e-4)
+    np.testing.assert_allclose(open_(path, output="logits").predict(IMAGES), chances, atol=1e-4)
+
+
+def test_weights_that_were_left_behind(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.onnx", [1, 3, 16, 16], external=True)
+    (tmp_path / "a.onnx.data").unlink()
+    assert error(UserError, path) == (f"teacher.onnx: {path} keeps weights in a.onnx.data, which is not beside it")
 
 
 def test_what_is_said_to_be_probabilities_is_looked_at(tmp_path: Path) -> None:
