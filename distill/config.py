@@ -232,9 +232,6 @@ class DistillSettings(TrainSettings):
 
     truth_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the truth in the target of an image that has one; the teacher's answer fills the rest."""
-    extra: dict[Literal["cwd", "dice", "lovasz"], Annotated[float, Field(gt=0)]] = {}
-    """Losses of maps beside `loss`, with their weights: cwd (channel-wise, arXiv 2011.13256), dice (arXiv 1606.04797),
-    lovasz (arXiv 1705.08790); the control minimises them too; segmentation only."""
 
 
 class ExportSettings(Settings):
@@ -351,6 +348,13 @@ class RunConfig(Settings):
         if task is not None and info.data.get("task", task) != task:
             raise ValueError(f"`demo: {data.demo}` is for `task: {task}`, but the task is {info.data['task']}")
         return data
+
+    @field_validator("teacher")
+    @classmethod
+    def _fit_of_this_task(cls, teacher: TeacherSettings, info: ValidationInfo) -> TeacherSettings:
+        if teacher.fit is not None and info.data.get("task") == "classification" and teacher.fit.extra:
+            raise ValueError("`fit.extra` is only for `task: segmentation`, but the task is classification")
+        return teacher
 
     @field_validator("data", "labels", "trust", "train", "export", "gates")
     @classmethod

@@ -139,7 +139,7 @@ def _fit(
         epoch_size=len(known),
         size=network.image_size,
     )
-    loss = task.loss_of_truth({})
+    loss = task.loss_of_truth(settings.extra)
     return asdict(_train(work, network, examples, settings, loss, "teacher", manifest, cache, part=name))
 
 

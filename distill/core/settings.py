@@ -106,6 +106,10 @@ class TrainSettings(Settings):
     """Share of each truth that is spread evenly over all classes; a teacher's answers are left as they are."""
     target_stride: Literal[1, 2, 4, 8] = 4
     """Pixels of the input a cell of what should be answered; segmentation only."""
+    extra: dict[Literal["cwd", "dice", "lovasz"], Annotated[float, Field(gt=0)]] = {}
+    """Losses of whole maps beside the one of cells, with their weights: cwd (channel-wise, arXiv 2011.13256), dice
+    (arXiv 1606.04797: rare classes count as much as frequent ones), lovasz (arXiv 1705.08790). The student's are the
+    control's too. Segmentation only."""
     patience: Annotated[int, Field(ge=1)] = 15
     """Stop after this many epochs without a better validation result."""
     workers: Annotated[int, Field(ge=1)] = 2
