@@ -211,6 +211,12 @@ def test_a_key_that_the_task_never_looks_at(mistakes: Mistakes, lines: str, sent
     assert told[0].startswith(f"teacher.yaml:4: {sentence}")
 
 
+def test_a_fit_that_the_task_never_looks_at(mistakes: Mistakes) -> None:
+    told = mistakes(SMALL.replace("resnet18", "resnet18, fit: {extra: {dice: 1}}"))
+    sentence = "`fit.extra` is only for `task: segmentation`, but the task is classification"
+    assert told == [f"teacher.yaml:2: teacher: {sentence}"]
+
+
 @pytest.mark.parametrize(("data", "sentence"), SOURCES, ids=[data for data, _ in SOURCES])
 def test_wrong_sources(here: Path, mistakes: Mistakes, data: str, sentence: str) -> None:
     text = SMALL.replace("labeled: golden/train, validation: 0.2", data)
