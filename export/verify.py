@@ -253,6 +253,8 @@ def _compare(other: Path, facts: Mapping[str, Any], shown: _Tensors, answers: _T
         return found | {"problems": [str(error)]}
     if said.shape != answers.shape:
         return found | {"problems": [f"it answers {list(said.shape[1:])}, not {list(answers.shape[1:])}"]}
+    if not np.isfinite(answers).all() or not np.isfinite(said).all():
+        return found | {"problems": ["one of both answers with values that are no numbers"]}
     one, two = answers.astype(np.float64), said.astype(np.float64)
     same = one == two if kind == "class_map" else one.argmax(axis=-1) == two.argmax(axis=-1)
     noise = float(((one - two) ** 2).mean())

@@ -17,6 +17,14 @@ from .workplace import SHAPES, Workplace, prepare, write_photos, write_shapes
 SaveImage = Callable[..., Path]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker makes each expensive fixture, and runs all that reads it; the rest goes file by file."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            shared = {"finished", "segmented"} & set(getattr(item, "fixturenames", ()))
+            item.add_marker(pytest.mark.xdist_group("-".join(sorted(shared)) or item.nodeid.split("::")[0]))
+
+
 @pytest.fixture
 def save_image() -> SaveImage:
     """Writes a small noisy image: the same number gives the same pixels, another number others."""

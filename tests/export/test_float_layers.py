@@ -92,7 +92,9 @@ def dtypes_of_weights(path: Path) -> list[str]:
     return [dtypes[graph.tensors[op.inputs[1]].type] for op in operators]
 
 
-@pytest.mark.parametrize("run", ["finished", "segmented"])
+@pytest.mark.parametrize(
+    "run", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("finished", "segmented")]
+)
 def test_the_file_keeps_these_layers_float_and_rounds_the_others(run: str, request: pytest.FixtureRequest) -> None:
     place: Workplace = request.getfixturevalue(run)
     student, _ = load_student(Run(place.root / "runs/teacher"))
