@@ -74,6 +74,12 @@ class IsolatedFile:
         answers: npt.NDArray[Any] = np.load(said, allow_pickle=False)
         return answers
 
+    def time(self, tensor: npt.NDArray[Any], *, runs: int, warmup: int) -> dict[str, Any]:
+        """`samples_ms` of single inferences on one input [1, ...], and `peak_memory_mb` of the process."""
+        shown = Path(self._folder.name) / "tensors.npy"
+        np.save(shown, tensor, allow_pickle=False)
+        return self._ask({"do": "time", "images": str(shown), "runs": runs, "warmup": warmup})
+
     def close(self) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:
             with contextlib.suppress(BrokenPipeError):  # what it did not read of the last request
@@ -178,12 +184,6 @@ class FilePredictor(IsolatedFile, Predictor):
         if self._output != "logits":
             logits = np.log(np.maximum(answers, _LEAST)).astype(np.float32)
         return logits
-
-    def time(self, image: Images, *, runs: int, warmup: int) -> dict[str, Any]:
-        """`samples_ms` of single inferences on uint8 [1, S, S, 3], and `peak_memory_mb` of the process."""
-        shown = Path(self._folder.name) / "image.npy"
-        np.save(shown, image, allow_pickle=False)
-        return self._ask({"do": "time", "images": str(shown), "runs": runs, "warmup": warmup})
 
     def digest(self) -> str:
         return sha256_of(self._file)

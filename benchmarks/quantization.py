@@ -1,0 +1,179 @@
+"""What int8 costs a network as this project makes it, and as ai-edge-quantizer's stock recipes do.
+
+    python benchmarks/quantization.py --student '{timm: mobilenetv2_100, checkpoint: weights.safetensors}' \
+        --classes 1000 --images photos/ [--calibration 120 --shown 200 --rounds 10]
+
+A classifier of timm, `student` of a config, is written with its weights as they are. Of the photos some calibrate,
+others are shown: how often does each file name the class that the float file names, and in what share of its time? All
+files take turns, one thread, each in a process of its own. `ours` is what `distill export tflite --quantize` makes.
+`stock static` is litert-torch and `static_wi8_ai8` with the quantizer's own calibration, `stock dynamic` is
+`dynamic_wi8_afp32`. Last line of stdout: one JSON object with the key `files`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from distill.core.environment import describe_environment
+from distill.core.quiet import quiet
+from distill.core.timing import percentiles
+from distill.core.types import Images
+from distill.data.decode import decode
+from distill.data.views import fixed_view, render
+from distill.students.timm import Config, build
+from distill.torch_predictor import Network
+from export.graph import ForNormalized
+from export.isolated import IsolatedFile
+from export.quantize import tflite
+from export.quantize.bias_correction import correct_bias
+
+_SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _options()
+    settings = Config.model_validate(yaml.safe_load(options.student))
+    student = build(settings, [f"class {n}" for n in range(options.classes)]).eval()
+    images = _photos(options.images, student.image_size, options.calibration + options.shown)
+    calibration, shown = images[: options.calibration], images[options.calibration :]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        opened: dict[str, IsolatedFile] = {}
+        for name, write in _files(student, [image[None] for image in calibration]).items():
+            path = Path(folder) / f"{name}.tflite"
+            with quiet():
+                path.write_bytes(write())
+            opened[name] = stack.enter_context(IsolatedFile(path, "tflite"))
+        answers = {name: file.run(_fed(file, shown)) for name, file in opened.items()}
+        samples: dict[str, list[float]] = {name: [] for name in opened}
+        for _ in range(options.rounds):
+            for name, file in opened.items():
+                samples[name] += file.time(_fed(file, shown[:1]), runs=20, warmup=3)["samples_ms"]
+        sizes = {name: (Path(folder) / f"{name}.tflite").stat().st_size for name in opened}
+    exact, float_ms = answers["float32"].argmax(axis=1), percentiles(samples["float32"])["p50_ms"]
+    rows = [
+        {
+            "name": name,
+            "agreement": round(float((answers[name].argmax(axis=1) == exact).mean()), 4),
+            "partitions": file.facts["partitions"],
+            "outside": file.facts["outside"],
+            "bytes": sizes[name],
+            "ms": round(percentiles(samples[name])["p50_ms"], 4),
+            "ratio": round(percentiles(samples[name])["p50_ms"] / float_ms, 4),
+        }
+        for name, file in opened.items()
+    ]
+    table = Table(
+        caption=f"{settings.timm}, {student.image_size} px, {len(shown)} photos, {len(calibration)} to calibrate"
+    )
+    for heading in ("file", "MB", "as float32, %", "ms", "ratio", "partitions", "outside them"):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        numbers = (
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{100 * row['agreement']:.1f}",
+            f"{row['ms']:.2f}",
+            f"{row['ratio']:.2f}",
+        )
+        table.add_row(row["name"], *numbers, str(row["partitions"]), ", ".join(row["outside"]))
+    Console(width=120).print(table)
+    print(json.dumps({"files": rows, "environment": describe_environment(0), "settings": _plain(vars(options))}))
+
+
+def _files(student: Network, calibration: Sequence[Images]) -> dict[str, Callable[[], bytes]]:
+    """How each file is made."""
+    layers = tflite.float_layers(student)
+
+    def ours(*, corrected: bool = True) -> bytes:
+        network = correct_bias(student, calibration, float_layers=layers) if corrected else student
+        return tflite.quantize_int8(_converted(network), network, calibration)
+
+    return {
+        "float32": lambda: _converted(student),
+        "ours": ours,
+        "ours without corrected biases": lambda: ours(corrected=False),
+        "stock static": lambda: _stock(_converted(student), calibration),
+        "stock dynamic": lambda: _stock(_converted(student), None),
+    }
+
+
+def _converted(network: Network) -> bytes:
+    import litert_torch
+    import torch
+
+    size = network.image_size
+    converted = litert_torch.convert(ForNormalized(network).eval(), (torch.zeros(1, size, size, 3),))
+    content: bytes = converted.model_content()
+    return content
+
+
+def _stock(model: bytes, calibration: Sequence[Images] | None) -> bytes:
+    """A recipe of the quantizer as it comes."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    chosen = recipe.dynamic_wi8_afp32() if calibration is None else recipe.static_wi8_ai8()
+    work = quantizer.Quantizer(bytearray(model), chosen)
+    if calibration is None:
+        return bytes(work.quantize().quantized_model)
+    shown = [{"args_0": _normalised(image)} for image in calibration]
+    return bytes(work.quantize(work.calibrate({"serving_default": shown})).quantized_model)
+
+
+def _normalised(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return images.astype(np.float32) / np.float32(127.5) - 1
+
+
+def _fed(file: IsolatedFile, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """Images as the file's input takes them."""
+    (taken,) = file.facts["inputs"]
+    if taken["dtype"] == "uint8":
+        return images
+    values = _normalised(images)
+    if taken["dtype"] == "float32":
+        return values
+    limits = np.iinfo(taken["dtype"])
+    steps = np.rint(values / taken["scale"]) + taken["zero_point"]
+    return steps.clip(limits.min, limits.max).astype(taken["dtype"])
+
+
+def _photos(folders: Sequence[Path], size: int, count: int) -> npt.NDArray[np.uint8]:
+    """The same number of each folder, drawn with a fixed seed, the folders in turn: uint8 [N, size, size, 3]."""
+    drawn = []
+    for folder in folders:
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        order = np.random.default_rng(0).permutation(len(paths))[: -(-count // len(folders))]
+        drawn.append([paths[place] for place in order])
+    chosen = [path for together in zip(*drawn, strict=True) for path in together][:count]
+    photos = [decode(path) for path in chosen]
+    return np.stack([render(photo, fixed_view(*photo.size, "center_crop"), size) for photo in photos])
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(values, default=str))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", required=True, help="as in a config, a classifier of timm")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--images", type=Path, action="append", required=True, help="folder of photos; may be repeated")
+    parser.add_argument("--calibration", type=int, default=120)
+    parser.add_argument("--shown", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=10)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
