@@ -62,8 +62,10 @@ class Network(nn.Module):
         self.answers_maps = answers_maps
         self.any_size = any_size
         self._trained = trained
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32) * 255, persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            # One number where all channels have the same, as in every student: ONNX Runtime is slow at triples.
+            per_channel = torch.tensor(values if len(set(values)) > 1 else values[:1], dtype=torch.float32)
+            self.register_buffer(name, per_channel * 255, persistent=False)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N, H, W, 3] to float32 [N, 3, H, W] in channels_last memory: a permuted NHWC tensor already is.
