@@ -55,8 +55,8 @@ def test_size_and_normalisation_default_to_what_timm_knows(tmp_path: Path) -> No
     model, path = saved(tmp_path)
     teacher = build(Config(timm=TINY, checkpoint=path), ["a", "b", "c"])
     assert teacher.image_size == model.default_cfg["input_size"][-1]
-    np.testing.assert_allclose(teacher.network.mean.flatten(), np.array(model.default_cfg["mean"]) * 255, rtol=1e-6)
-    np.testing.assert_allclose(teacher.network.std.flatten(), np.array(model.default_cfg["std"]) * 255, rtol=1e-6)
+    np.testing.assert_allclose(teacher.network.mean.expand(3), np.array(model.default_cfg["mean"]) * 255, rtol=1e-6)
+    np.testing.assert_allclose(teacher.network.std.expand(3), np.array(model.default_cfg["std"]) * 255, rtol=1e-6)
 
 
 def test_a_transformer_gets_its_positions_for_the_size(tmp_path: Path) -> None:

@@ -109,17 +109,17 @@ def test_size_and_normalisation_are_those_it_was_trained_with(write: Write) -> N
     path, _ = write(processor=processor)
     teacher = built(path)
     assert teacher.image_size == 96
-    np.testing.assert_allclose(teacher.network.mean.flatten() / 255, [0.1, 0.2, 0.3], rtol=1e-6)
-    np.testing.assert_allclose(teacher.network.std.flatten() / 255, [0.4, 0.5, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(teacher.network.mean.expand(3) / 255, [0.1, 0.2, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(teacher.network.std.expand(3) / 255, [0.4, 0.5, 0.6], rtol=1e-6)
     given = built(path, image_size=64, mean=[0.5] * 3, std=[0.25] * 3)
     assert given.image_size == 64
-    assert given.network.std.flatten().tolist() == pytest.approx([63.75] * 3)
+    assert given.network.std.expand(3).tolist() == pytest.approx([63.75] * 3)
     said = json.loads((path / "preprocessor_config.json").read_text())
     (path / "preprocessor_config.json").write_text(json.dumps(said | {"do_normalize": False, "size": 128}))
     plain = built(path)
     assert plain.image_size == 128
-    np.testing.assert_allclose(plain.network.mean.flatten(), 0)
-    np.testing.assert_allclose(plain.network.std.flatten(), 255)
+    np.testing.assert_allclose(plain.network.mean.expand(3), 0)
+    np.testing.assert_allclose(plain.network.std.expand(3), 255)
 
 
 def test_models_of_blue_green_red(write: Write) -> None:
