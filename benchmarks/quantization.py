@@ -5,7 +5,7 @@
 
 A classifier of timm, `student` of a config, is written with its weights as they are. Of the photos some calibrate,
 others are shown: how often does each file name the class that the float file names, and in what share of its time? All
-files take turns, one thread, each in a process of its own. `ours` is what `distill export tflite --quantize` makes.
+files take turns, one thread, each in a process of its own. Rungs 1 to 3 are those of `distill export tflite --quantize`.
 `stock static` is litert-torch and `static_wi8_ai8` with the quantizer's own calibration, `stock dynamic` is
 `dynamic_wi8_afp32`. Last line of stdout: one JSON object with the key `files`.
 """
@@ -17,6 +17,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from distill.torch_predictor import Network
 from export.graph import ForNormalized
 from export.isolated import IsolatedFile
 from export.quantize import tflite
-from export.quantize.bias_correction import correct_bias
+from export.quantize.ladder import Ladder
+from export.quantize.plan import Int8Plan
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -94,19 +96,24 @@ def main() -> None:
 
 def _files(student: Network, calibration: Sequence[Images]) -> dict[str, Callable[[], bytes]]:
     """How each file is made."""
-    layers = tflite.float_layers(student)
+    ladder = Ladder(student, calibration, tflite.float_layers(student), _no_training)
 
-    def ours(*, corrected: bool = True) -> bytes:
-        network = correct_bias(student, calibration, float_layers=layers) if corrected else student
-        return tflite.quantize_int8(_converted(network), network, calibration)
+    def rung(number: int) -> bytes:
+        plan = ladder.plan(number) or ladder.plan(number - 1)
+        assert plan is not None
+        with quiet():
+            return tflite.quantize_int8(_converted(plan.student), plan)
 
     return {
         "float32": lambda: _converted(student),
-        "ours": ours,
-        "ours without corrected biases": lambda: ours(corrected=False),
+        **{f"rung {number}": partial(rung, number) for number in (1, 2, 3)},
         "stock static": lambda: _stock(_converted(student), calibration),
         "stock dynamic": lambda: _stock(_converted(student), None),
     }
+
+
+def _no_training(plan: Int8Plan) -> Int8Plan:
+    raise NotImplementedError("rung 4 takes the teacher's answers, of which there are none here")
 
 
 def _converted(network: Network) -> bytes:

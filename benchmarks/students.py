@@ -37,6 +37,7 @@ from distill.torch_predictor import Network
 from export.formats._base import Precision
 from export.formats.tflite import TFLite
 from export.isolated import FilePredictor
+from export.quantize.plan import minimum_and_maximum
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 
@@ -65,12 +66,14 @@ def _measure(student: Offered, folder: Path, options: argparse.Namespace) -> dic
     images = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     _settle(network, torch.from_numpy(images))
     calibration = [image[None] for image in images]
+    network.eval()
+    plan = minimum_and_maximum(network, calibration, TFLite().float_layers(network))
     files: dict[Precision, Path] = {
         precision: folder / f"{student.name}.{precision}.tflite" for precision in _PRECISIONS
     }
     for precision, path in files.items():
         with quiet(folder / "log.txt"):
-            TFLite().write(network, precision, calibration, path)
+            TFLite().write(plan if precision == "int8" else network, precision, path)
     samples: dict[Precision, list[float]] = {precision: [] for precision in _PRECISIONS}
     with ExitStack() as stack:
         opened = {

@@ -289,6 +289,24 @@ def bench(context: typer.Context) -> None:
     _forward(["bench", *context.args])
 
 
+@app.command("tune", hidden=True)
+def tune(run: _Run = None) -> None:
+    """Let a student learn on under fake quantization; asked for by `distill export tflite --quantize` on rung 4."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill.config_file import load_config
+        from distill.core.progress import Progress
+        from distill.stages import Work
+        from distill.tuning import tune as learn
+
+        folder = _open_run(run)
+        learn(Work(load_config(folder.root / "config.yaml"), folder, Progress(Console())))
+
+    _end(work)
+
+
 def main() -> None:
     """Entry point of `distill` and `python -m distill`."""
     app(prog_name="distill")

@@ -252,6 +252,11 @@ class ExportSettings(Settings):
     rejected."""
     min_int8_agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
     """The same for an int8 file."""
+    tune_epochs: Annotated[int, Field(ge=1)] = 4
+    """Passes over the training images under fake quantization, where plain int8 loses more than `gates.max_int8_drop`
+    allows (quantization-aware distillation)."""
+    tune_lr: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate of these passes."""
     output: Literal["probabilities", "logits", "class_map"] = "probabilities"
     """What a file answers: probabilities of the classes, the logits they are made of, or the number of the likeliest
     class."""
@@ -282,7 +287,8 @@ class Gates(Settings):
     min_test_miou: Annotated[float, Field(ge=0, le=1)] | None = None
     """Smallest test mIoU of the int8 TFLite file; segmentation only."""
     max_int8_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest test accuracy (in segmentation mIoU) lost from the student to the int8 TFLite file."""
+    """Largest test accuracy (in segmentation mIoU) lost from the student to the int8 TFLite file. Export looks for a
+    way that loses no more on validation; without this gate for one that loses at most half a point there."""
     max_partitions: Annotated[int, Field(ge=1)] | None = None
     """Most delegated partitions of the int8 TFLite file."""
 

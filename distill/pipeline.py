@@ -46,7 +46,7 @@ _VERSIONS: dict[StageName, int] = {
     "labels": 3,
     "student": 3,
     "baseline": 4,
-    "export": 4,
+    "export": 5,
     "benchmark": 2,
     "report": 2,
 }
@@ -248,6 +248,7 @@ class _Steps:
                 depends |= {"truth": self._data("truth_digest"), "images": self._data("images")}
             case "export":
                 depends = {"export": _values(c.export), "student": self.fingerprints["student"]}
+                depends |= {"max_int8_drop": c.gates.max_int8_drop}
             case "benchmark":
                 depends = {"benchmark": _values(c.benchmark), "export": self.fingerprints["export"]}
             case "report":

@@ -87,6 +87,7 @@ def train(
     resize: Resize,
     metrics: MetricsLog,
     progress: Progress,
+    keep_classifier: bool = False,
 ) -> Trained:
     """Train until the last epoch or early stopping; leave the best averaged weights in `network` and in `folder`.
 
@@ -108,6 +109,7 @@ def train(
         resize: shape of the fixed view.
         metrics: receives one line an epoch.
         progress: told of each batch.
+        keep_classifier: start from the classifier as it is, since the network was trained before.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plan = decide(settings, network)
@@ -120,7 +122,9 @@ def train(
     state = _State()
     torch.manual_seed(seed)
     if not (folder / _STATE).exists():
-        if plan.probe:
+        if keep_classifier:
+            pass
+        elif plan.probe:
             fit_probe(network, examples.fixed(_PROBE_IMAGES), validation, cache=cache, resize=resize)
         elif not network.answers_maps:
             # timm's initial classifier answers a MobileNetV4 of 10 classes with a loss of 6.4 instead of -log(1/10) =

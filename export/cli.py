@@ -47,9 +47,26 @@ def tflite(
         typer.Option(help="`--quantize` alone means int8. Left out: float32."),
     ] = None,
     run: _RunOption = None,
+    rung: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4,
+            help="Make the int8 file in this way alone: 1 minimum and maximum of calibration images, 2 searched ranges,"
+            " 3 the noisiest layers stay float, 4 the student learns on while it is rounded.",
+        ),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare/--until-gates", help="Make all four, or stop at the first that loses little enough."),
+    ] = False,
 ) -> None:
-    """Write a TFLite file, open it in another process, compare it with the student, score it."""
-    _end(lambda: _one(run, "tflite", quantize.value if quantize else "float32"))
+    """Write a TFLite file, open it in another process, compare it with the student, score it.
+
+    An int8 file is made in the cheapest way that loses no more on validation than `gates.max_int8_drop` allows (half a
+    point without that gate).
+    """
+    _end(lambda: _one(run, "tflite", quantize.value if quantize else "float32", rung, compare=compare))
 
 
 @app.command("onnx")
@@ -140,11 +157,19 @@ def main() -> None:
     app(args=with_defaults(sys.argv[1:], "--quantize", ["int8", "float16"]), prog_name="export")
 
 
-def _one(run: Path | None, format_name: str, precision: str) -> None:
+def _one(run: Path | None, format_name: str, precision: str, rung: int | None = None, *, compare: bool = False) -> None:
+    from distill.core.errors import UserError
     from export.files import Exporter, artifact_name
+    from export.table import ladder_table
 
-    folder = _open(run)
-    made = Exporter(folder, _progress()).make(artifact_name(format_name, precision))
+    if precision != "int8" and (rung or compare):
+        raise UserError("--rung and --compare are about int8 files: add --quantize")
+    if rung and compare:
+        raise UserError("--compare makes the files of all rungs: leave out --rung")
+    folder, progress = _open(run), _progress()
+    made = Exporter(folder, progress).make(artifact_name(format_name, precision), rung=rung, compare=compare)
+    if len(made.get("ladder", {}).get("rungs", [])) > 1:
+        progress.console.print(ladder_table(made["ladder"], made["metric"]))
     _print_made({"status": "ok", **made}, folder.folder("export"))
 
 

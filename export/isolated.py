@@ -25,10 +25,11 @@ from distill.core.types import FloatArray, Images, Predictor
 if TYPE_CHECKING:
     from export.graph import Output
 
-__all__ = ["FilePredictor", "IsolatedFile"]
+__all__ = ["FilePredictor", "IsolatedFile", "latency_ratio"]
 
 _TIMEOUT_S = 300.0  # a batch of 32 images through the slowest reference kernels takes well under a minute
 _Opened = TypeVar("_Opened", bound="IsolatedFile")
+_ROUNDS = 5  # in turn; these machines are noisy
 _LEAST = 1e-12  # probabilities of zero become this before the logarithm
 
 
@@ -204,3 +205,18 @@ class FilePredictor(IsolatedFile, Predictor):
         if not fits or given["dtype"] != dtype:
             shapes = "[1, h, w]" if dense else f"[1, {classes}] or [1, h, w, {classes}]"
             self._fail(f"its output is {given['dtype']} {given['shape']}, expected {dtype} {shapes}")
+
+
+def latency_ratio(file: Path, other: Path, format_name: str) -> float:
+    """Median time of an inference with one file over that with another, the two in turn on one thread."""
+    with (
+        IsolatedFile(file, format_name) as first,
+        IsolatedFile(other, format_name) as second,
+    ):
+        samples: tuple[list[float], list[float]] = [], []
+        for _ in range(_ROUNDS):
+            for place, opened in enumerate((first, second)):
+                (tensor,) = opened.facts["inputs"]
+                shown = np.zeros(tensor["shape"], np.dtype(tensor["dtype"]))
+                samples[place].extend(opened.time(shown, runs=20, warmup=5)["samples_ms"])
+    return float(np.median(samples[0]) / np.median(samples[1]))

@@ -1,4 +1,4 @@
-"""A benchmark document as a table for the terminal."""
+"""A benchmark document, and the ways in which an int8 file was tried, as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-__all__ = ["benchmark_table"]
+__all__ = ["benchmark_table", "ladder_table"]
 
 
 def benchmark_table(document: dict[str, Any]) -> Table:
@@ -33,4 +33,30 @@ def benchmark_table(document: dict[str, Any]) -> Table:
             "-" if row["partitions"] is None else str(row["partitions"]),
             f"{row['score']:.3f}",
         )
+    return table
+
+
+def ladder_table(ladder: dict[str, Any], metric: dict[str, str]) -> Table:
+    """A row for each way that was tried; the one that was kept is marked."""
+    table = Table(
+        title=f"int8, at most {ladder['limit']:g} {metric['title']} lost on validation",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in ("", "rung", "MB", "time", "parts", "agrees", "lost", ""):
+        table.add_column(heading, justify="left" if heading in {"", "rung"} else "right", overflow="fold")
+    for row in ladder["rungs"]:
+        drop, ratio = row["drop"], row["latency_ratio"]
+        table.add_row(
+            ">" if row["rung"] == ladder["chosen"] else "",
+            f"{row['rung']} {row['title']}",
+            f"{row['bytes'] / 1e6:.2f}",
+            "-" if ratio is None else f"{ratio:.2f}",
+            "-" if row["partitions"] is None else str(row["partitions"]),
+            f"{row['agreement']:.3f}",
+            f"{drop['value']:.3f} [{drop['low']:.3f}, {drop['high']:.3f}]",
+            row["lacking"],
+        )
+    table.caption = "time: share of that of the float32 file; lost: with its paired 95 % interval"
     return table

@@ -26,6 +26,7 @@ labels: {views: 16}
 train: {epochs: 4, batch_size: 16, ema_decay: 0.9, warmup_epochs: 1}
 export: {calibration_images: 16, min_int8_agreement: 0.5, min_float_agreement: 0.9}
 benchmark: {rounds: 1, runs: 5, warmup: 1}
+gates: {max_int8_drop: 0.5}
 """
 
 
@@ -53,6 +54,7 @@ export:
   min_int8_agreement: 0.5
   min_float_agreement: 0.9
 benchmark: {rounds: 1, runs: 5, warmup: 1, threads: [1]}
+gates: {max_int8_drop: 0.5}
 """
 
 

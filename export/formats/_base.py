@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy.typing as npt
-
-from distill.core.types import Images
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
     from export.graph import Output
+    from export.quantize.plan import Int8Plan
 
 __all__ = ["Format", "Precision", "Runner"]
 
@@ -56,12 +54,14 @@ class Format(ABC):
     precisions: tuple[Precision, ...]
     """Those it can write."""
 
+    rungs: ClassVar[int]
+    """How many ways it has to write int8: see `export.quantize.ladder`."""
+
     @abstractmethod
     def write(
         self,
-        student: Network,
+        source: Network | Int8Plan,
         precision: Precision,
-        calibration: Sequence[Images],
         path: Path,
         *,
         output: Output = "probabilities",
@@ -70,9 +70,8 @@ class Format(ABC):
         """Convert a student in evaluation mode.
 
         Args:
-            student: its C outputs are logits.
+            source: a student whose C outputs are logits; for int8 a plan of one.
             precision: of weights and activations.
-            calibration: images uint8 [1, S, S, 3] that set int8 ranges by minimum and maximum; unused otherwise.
             path: written to; the caller moves it into place.
             output: what the file answers.
             upsample: whether maps get the size of the image, h = w = S, instead of the student's own.

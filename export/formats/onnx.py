@@ -17,6 +17,7 @@ from export.formats._base import Format, Precision, Runner
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
     from export.graph import Output
+    from export.quantize.plan import Int8Plan
 
 __all__ = ["ONNX", "Config", "build"]
 
@@ -63,12 +64,12 @@ class ONNX(Format):
     runtime = "ONNX Runtime"
     suffix = ".onnx"
     precisions = ("float32", "int8")
+    rungs = 1
 
     def write(
         self,
-        student: Network,
+        source: Network | Int8Plan,
         precision: Precision,
-        calibration: Sequence[Images],
         path: Path,
         *,
         output: Output = "probabilities",
@@ -77,8 +78,10 @@ class ONNX(Format):
         import onnx
         import torch
 
+        from distill.torch_predictor import Network
         from export.graph import ForBytes
 
+        student = source if isinstance(source, Network) else source.student
         example = torch.zeros(1, student.image_size, student.image_size, 3, dtype=torch.uint8)
         program = torch.onnx.export(
             ForBytes(student, output, upsample=upsample).eval(),
@@ -92,13 +95,13 @@ class ONNX(Format):
         assert program is not None
         model = program.model_proto
         onnx.checker.check_model(model, full_check=True)
-        if precision == "float32":
+        if isinstance(source, Network):
             onnx.save(model, path)
             return
         with tempfile.TemporaryDirectory() as folder:
             prepared = Path(folder) / "float.onnx"
             onnx.save(model, prepared)
-            _quantize(prepared, calibration, path)
+            _quantize(prepared, source.calibration, path)
         onnx.checker.check_model(onnx.load(path), full_check=True)
 
     def float_layers(self, student: Network) -> frozenset[str]:

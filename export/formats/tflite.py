@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.core.settings import Settings
-from distill.core.types import Images
 from export.formats._base import Format, Precision, Runner
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
     from export.graph import Output
+    from export.quantize.plan import Int8Plan
 
 __all__ = ["Config", "TFLite", "build"]
 
@@ -63,12 +63,12 @@ class TFLite(Format):
     runtime = "LiteRT"
     suffix = ".tflite"
     precisions = ("float32", "float16", "int8")
+    rungs = 4
 
     def write(
         self,
-        student: Network,
+        source: Network | Int8Plan,
         precision: Precision,
-        calibration: Sequence[Images],
         path: Path,
         *,
         output: Output = "probabilities",
@@ -77,8 +77,11 @@ class TFLite(Format):
         import litert_torch
         import torch
 
+        from distill.torch_predictor import Network
         from export.graph import ForBytes, ForNormalized
+        from export.quantize.tflite import float16_weights, quantize_int8
 
+        student = source if isinstance(source, Network) else source.student
         size = student.image_size
         if precision == "int8":
             # The input tensor's own scale and zero point do the normalisation: see quantize_int8.
@@ -89,13 +92,9 @@ class TFLite(Format):
             graph = ForBytes(student, output, upsample=upsample)
         converted = litert_torch.convert(graph.eval(), (example,)).model_content()
         if precision == "float16":
-            from export.quantize.tflite import float16_weights
-
             converted = float16_weights(converted)
-        elif precision == "int8":
-            from export.quantize.tflite import quantize_int8
-
-            converted = quantize_int8(converted, student, calibration)
+        elif not isinstance(source, Network):
+            converted = quantize_int8(converted, source)
         path.write_bytes(converted)
 
     def float_layers(self, student: Network) -> frozenset[str]:

@@ -12,65 +12,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
 
+from distill.call_graph import WeightLayer, call_graph, see_calls, weight_layers
 from distill.core.types import Images
+from distill.fake_quantization import rounded_weights
 from distill.torch_predictor import Network
 
-__all__ = ["WeightLayer", "correct_bias", "weight_layers"]
+__all__ = ["correct_bias"]
 
-
-@dataclass(frozen=True)
-class WeightLayer:
-    """A layer with weights, and the batch norm that conversion folds into it, if any.
-
-    Args:
-        name: of the module in the network.
-        weights: the module.
-        norm: what its output goes through.
-        places: of its output for one image, height times width.
-    """
-
-    name: str
-    weights: nn.Conv2d | nn.Linear
-    norm: nn.BatchNorm2d | None
-    places: int
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image."""
-        return self.weights.weight.numel() * self.places
-
-    @property
-    def depthwise(self) -> bool:
-        """Whether it leaves channels apart."""
-        return isinstance(self.weights, nn.Conv2d) and self.weights.groups > 1
-
-    @property
-    def projects(self) -> bool:
-        """Whether it mixes the channels of each place of a map, as squeeze-excite layers do not."""
-        convolution = isinstance(self.weights, nn.Conv2d) and self.weights.groups == 1
-        return convolution and self.weights.kernel_size == (1, 1) and self.places > 1
-
-    def scale(self) -> torch.Tensor:
-        """What folding multiplies each output channel by, float32 [C]."""
-        if self.norm is None:
-            return torch.ones(self.weights.weight.shape[0])
-        assert self.norm.running_var is not None
-        scale: torch.Tensor = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
-        return scale
-
-    def bias(self) -> nn.Parameter:
-        """What the shift is taken from."""
-        if self.norm is not None:
-            return self.norm.bias
-        if not isinstance(self.weights.bias, nn.Parameter):
-            self.weights.bias = nn.Parameter(torch.zeros(self.weights.weight.shape[0]))
-        return self.weights.bias
+_IMAGES: Final = 64
+"""Of 224 pixels that are held at once; of larger ones fewer. A mean over these and over all places of a map has
+settled: with 120 the int8 file of a MobileNetV2-1.0 agrees with float on as many images."""
 
 
 @torch.no_grad()
@@ -86,66 +42,41 @@ def correct_bias(student: Network, calibration: Sequence[Images], *, float_layer
         A network to quantize with symmetric int8 weights by output channel. In float it answers differently.
     """
     corrected = copy.deepcopy(student).eval()
-    images = torch.from_numpy(np.concatenate(list(calibration)))
-    layers = [layer for layer in weight_layers(corrected) if layer.name not in float_layers]
-    exact = _mean_outputs(corrected, layers, images)
-    original = [layer.weights.weight.clone() for layer in layers]
-    for layer in layers:
+    most = max(4, round(_IMAGES * (224 / student.image_size) ** 2))
+    images = torch.from_numpy(np.concatenate(list(calibration[:most])))
+    layers = {layer.name: layer for layer in weight_layers(corrected) if layer.name not in float_layers}
+    calls = call_graph(corrected)
+    exact: dict[int, torch.Tensor] = {}
+    shifts: dict[WeightLayer, torch.Tensor] = {}
+
+    def remember(place: int, output: torch.Tensor) -> None:
+        if calls[place].layer in layers:
+            exact[place] = _mean(output)
+
+    def take_back(place: int, output: torch.Tensor) -> torch.Tensor | None:
+        layer = layers.get(calls[place].layer)
+        if layer is None:
+            return None
+        shift = shifts[layer] = _mean(output) - exact[place]
+        return output - shift.view(1, -1, *[1] * (output.ndim - 2))  # so that the layers behind it see it corrected
+
+    see_calls(corrected, images, remember)
+    original = {layer: layer.weights.weight.clone() for layer in layers.values()}
+    for layer in layers.values():
         layer.weights.weight.copy_(_rounded(layer))
-    for layer, mean in zip(layers, exact, strict=True):  # in order: a layer's input already has its shifts taken back
-        (shifted,) = _mean_outputs(corrected, [layer], images)
-        layer.bias().sub_((shifted - mean) * layer.scale())
-    for layer, weights in zip(layers, original, strict=True):
+    see_calls(corrected, images, take_back)
+    for layer, shift in shifts.items():
+        layer.bias().sub_(shift * layer.scale())
+    for layer, weights in original.items():
         layer.weights.weight.copy_(weights)
     return corrected
 
 
-@torch.no_grad()
-def weight_layers(network: Network) -> list[WeightLayer]:
-    """Layers with weights in the order in which they run; a batch norm belongs to the layer whose output it gets."""
-    order: list[tuple[nn.Conv2d | nn.Linear, int]] = []
-    norms: dict[nn.Module, nn.BatchNorm2d] = {}
-    made_by: dict[int, nn.Module] = {}
-    kept: list[torch.Tensor] = []  # alive, so that no two have one address
-
-    def ran(module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if isinstance(module, nn.BatchNorm2d):
-            maker = made_by.get(id(given[0]))
-            if maker is not None:
-                norms[maker] = module
-        elif isinstance(module, (nn.Conv2d, nn.Linear)):
-            order.append((module, output.numel() // module.weight.shape[0]))
-            made_by[id(output)] = module
-            kept.append(output)
-
-    hooks = [module.register_forward_hook(ran) for module in network.modules()]
-    network(torch.zeros(1, network.image_size, network.image_size, 3, dtype=torch.uint8))
-    for hook in hooks:
-        hook.remove()
-    names = {module: name for name, module in network.named_modules()}
-    return [WeightLayer(names[module], module, norms.get(module), places) for module, places in order]
-
-
-def _mean_outputs(network: Network, layers: Sequence[WeightLayer], images: torch.Tensor) -> list[torch.Tensor]:
-    """Mean of each layer's output over images and places, before its batch norm, float32 [C] each."""
-    sums: dict[nn.Module, torch.Tensor] = {}
-
-    def add(module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        mean = output.mean(dim=tuple(range(2, output.ndim))) if output.ndim > 2 else output
-        sums[module] = sums.get(module, 0) + mean.sum(dim=0)
-
-    hooks = [layer.weights.register_forward_hook(add) for layer in layers]
-    for start in range(0, len(images), 32):
-        network(images[start : start + 32])
-    for hook in hooks:
-        hook.remove()
-    return [sums[layer.weights] / len(images) for layer in layers]
+def _mean(output: torch.Tensor) -> torch.Tensor:
+    """Over images and places, float32 [C]."""
+    return output.mean(dim=[axis for axis in range(output.ndim) if axis != 1])
 
 
 def _rounded(layer: WeightLayer) -> torch.Tensor:
     """The weights as int8 will hold them once the batch norm is folded in, and unfolded again."""
-    scale = layer.scale()
-    scale = torch.where(scale == 0, torch.ones_like(scale), scale).view(-1, *[1] * (layer.weights.weight.ndim - 1))
-    folded = layer.weights.weight * scale
-    step = folded.flatten(1).abs().amax(dim=1).clamp_min(1e-12).div(127).view_as(scale)
-    return (folded / step).round().mul(step).div(scale)
+    return rounded_weights(layer.weights.weight, layer.scale())

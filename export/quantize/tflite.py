@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distill.call_graph import WeightLayer, weight_layers
 from distill.core.errors import ArtifactError
 from distill.core.types import Images
-from export.quantize.bias_correction import WeightLayer, weight_layers
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
+    from export.quantize.plan import Int8Plan
 
 __all__ = ["FIRST_BLOCK_SHARE", "FLOAT_CLASSIFIER", "float16_weights", "float_layers", "normalized", "quantize_int8"]
 
@@ -61,16 +61,15 @@ def _first_block(layers: list[WeightLayer]) -> list[WeightLayer]:
     return layers[: next((end for end, layer in enumerate(layers, 1) if layer.projects), 0)]
 
 
-def quantize_int8(model: bytes, student: Network, calibration: Sequence[Images]) -> bytes:
-    """Static int8: weights symmetric by channel, activations by minimum and maximum over the calibration images.
+def quantize_int8(model: bytes, plan: Int8Plan) -> bytes:
+    """Static int8: weights symmetric by channel, activations by the plan's ranges, else by minimum and maximum.
 
     The quantizer's own `calibrate()` takes a moving average of each image's range, which clips (on a pretrained
     MobileNetV1-0.25: 41.9 % instead of 49 % top-1, float 54.3 %); the true minimum and maximum do not.
 
     Args:
         model: float TFLite file whose one input takes values in [-1, 1].
-        student: what the file was made from; `float_layers` says which of its layers are left as they are.
-        calibration: at least one uint8 [1, S, S, 3].
+        plan: whose student the file was made from.
 
     Returns:
         A TFLite file with uint8 input (scale 2/255, zero point 128: camera bytes as they are) and float32 output.
@@ -90,14 +89,19 @@ def quantize_int8(model: bytes, student: Network, calibration: Sequence[Images])
         activation_tensor_config=unsigned, compute_precision=qtyping.ComputePrecision.INTEGER
     )
     work.update_quantization_recipe(".*", TFLOperationName.INPUT, as_bytes)
-    left = [(".*", name) for name in ("OUTPUT", *_LEFT_FLOAT)] + _operators(model, student, float_layers(student))
+    left = [(".*", name) for name in ("OUTPUT", *_LEFT_FLOAT)] + _operators(model, plan)
     for scope, name in left:
         work.update_quantization_recipe(scope, TFLOperationName[name], algorithm_key=AlgorithmName.NO_QUANTIZE)
     measured = calibrator.Calibrator(bytearray(model), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     ((signature, tensors),) = measured._tfl_interpreter.get_signature_list().items()
     (name,) = tensors["inputs"]
-    measured.calibrate({signature: [{name: normalized(image)} for image in calibration]}, work._recipe_manager)
+    measured.calibrate({signature: [{name: normalized(image)} for image in plan.calibration]}, work._recipe_manager)
     ranges = measured.get_model_qsvs()
+    for tensor, (low, high) in _chosen(model, plan).items():
+        ranges[tensor] = {
+            "min": np.full_like(ranges[tensor]["min"], low),
+            "max": np.full_like(ranges[tensor]["max"], high),
+        }
     # All bytes can come from a camera, whatever the calibration images hold. A range of -1 to 1 would have 127.5 as its
     # zero point, which is rounded to 127.
     least, most = normalized(np.array([0, 255], np.uint8))
@@ -137,8 +141,40 @@ def _fed_by_input(model: bytes) -> list[str]:
     return names + [graph.tensors[op.outputs[0]].name.decode() for op in padded]
 
 
-def _operators(model: bytes, student: Network, names: Collection[str]) -> list[tuple[str, str]]:
-    """Scope (a regular expression) and kind of the operators that the named layers of the student became."""
+def _operators(model: bytes, plan: Int8Plan) -> list[tuple[str, str]]:
+    """Scope (a regular expression) and kind of the operators that the plan's float layers became."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+
+    graph, operators = _weighted(model, plan.student)
+    return [
+        (f"^{re.escape(tfl_flatbuffer_utils.get_op_scope(op, graph.tensors))}$", kind)
+        for name, (op, kind) in operators.items()
+        if name in plan.float_layers
+    ]
+
+
+def _chosen(model: bytes, plan: Int8Plan) -> dict[str, tuple[float, float]]:
+    """The plan's ranges by the names that its tensors have in the file."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+
+    graph, operators = _weighted(model, plan.student)
+    made = {name: op.outputs[0] for name, (op, _) in operators.items()}
+    codes = tfl_flatbuffer_utils.read_model(bytearray(model)).operatorCodes
+    fed = {graph.inputs[0]} | {output for op in graph.operators for output in op.outputs}
+    sums = [
+        op.outputs[0]
+        for op in graph.operators
+        if codes[op.opcodeIndex].builtinCode == _ADD and all(tensor in fed for tensor in op.inputs)
+    ]
+    made |= {f"add {number}": tensor for number, tensor in enumerate(sums)}
+    lost = sorted(plan.ranges.keys() - made)
+    if lost:
+        raise ArtifactError(f"the graph has no tensor for the ranges of {', '.join(lost[:3])}")
+    return {graph.tensors[made[name]].name.decode(): ends for name, ends in plan.ranges.items()}
+
+
+def _weighted(model: bytes, student: Network) -> tuple[Any, dict[str, tuple[Any, str]]]:
+    """The graph, and the operator and its kind that each layer of the student became."""
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
     found = tfl_flatbuffer_utils.read_model(bytearray(model))
@@ -149,12 +185,9 @@ def _operators(model: bytes, student: Network, names: Collection[str]) -> list[t
     sizes = [int(np.prod(graph.tensors[op.inputs[1]].shape)) for op, _ in operators]
     if sizes != [layer.weights.weight.numel() for layer in layers]:  # conversion keeps the order in which layers run
         raise ArtifactError(f"the graph's {len(sizes)} layers with weights are not the student's {len(layers)}")
-    return [
-        (f"^{re.escape(tfl_flatbuffer_utils.get_op_scope(op, graph.tensors))}$", kind)
-        for layer, (op, kind) in zip(layers, operators, strict=True)
-        if layer.name in names
-    ]
+    return graph, {layer.name: made for layer, made in zip(layers, operators, strict=True)}
 
 
 _WITH_WEIGHTS = {3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 9: "FULLY_CONNECTED"}  # BuiltinOperator of the TFLite schema
 _PAD = 34
+_ADD = 0

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import nn
 
+from distill.call_graph import weight_layers
 from distill.core.errors import ArtifactError
 from distill.core.files import read_json
 from distill.core.run import Run
@@ -17,7 +18,7 @@ from distill.torch_predictor import Network
 from distill.trained_student import load_student
 from export.formats.onnx import ONNX
 from export.formats.tflite import TFLite
-from export.quantize.bias_correction import weight_layers
+from export.quantize.plan import Int8Plan
 from export.quantize.tflite import quantize_int8
 from tests.workplace import Workplace
 
@@ -109,6 +110,6 @@ def test_the_file_keeps_these_layers_float_and_rounds_the_others(run: str, reque
 
 def test_a_graph_of_another_network_is_refused(finished: Workplace) -> None:
     model = (finished.root / "runs/teacher/export/student.float32.tflite").read_bytes()
-    images = [np.zeros((1, 32, 32, 3), np.uint8)]
+    images, other = [np.zeros((1, 32, 32, 3), np.uint8)], network("mobilenetv2_035", 32)
     with pytest.raises(ArtifactError, match=r"^the graph's 36 layers with weights are not the student's 53$"):
-        quantize_int8(model, network("mobilenetv2_035", 32), images)
+        quantize_int8(model, Int8Plan(other, other, frozenset(), images, {}))
