@@ -4,8 +4,9 @@
         --classes 1000 --images photos/ [--calibration 120 --shown 200 --rounds 10]
 
 A classifier of timm, `student` of a config, is written with its weights as they are. Of the photos some calibrate,
-others are shown: how often does each file name the class that the float file names, and in what share of its time? All
-files take turns, one thread, each in a process of its own. Rungs 1 to 3 are those of `distill export tflite --quantize`.
+others are shown: how often does each file name the class that the float file names, and in what share of its time?
+All files take turns, one thread, each in a process of its own. Rungs 1 to 3 are those of `distill export tflite
+--quantize`.
 `stock static` is litert-torch and `static_wi8_ai8` with the quantizer's own calibration, `stock dynamic` is
 `dynamic_wi8_afp32`. Last line of stdout: one JSON object with the key `files`.
 """

@@ -148,6 +148,8 @@ def _quality_of_tensors(plan: Int8Plan, exact: torch.Tensor, images: torch.Tenso
 def _with_better_ranges(plan: Int8Plan, student: Network, evens: torch.Tensor, odds: torch.Tensor) -> Int8Plan:
     """Tensors worst first, each alone; kept where images that were not searched gain too."""
     fake, backbone = _fake(plan)
+    # Between two float layers nothing is rounded, and a file has no range.
+    plan = replace(plan, ranges={name: ends for name, ends in plan.ranges.items() if name in backbone.names})
     others = _logits(student, odds)
     before = signal_to_noise(others, _logits(fake, odds))
     exact = _logits(plan.student, evens)  # with one tensor rounded and weights as they are, its own answers are right
