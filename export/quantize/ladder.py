@@ -96,4 +96,9 @@ class Ladder:
             return search_ranges(self._student, self._calibration, self._float_layers)
         below = self.plan(2)
         assert below is not None
-        return keep_noisy_layers_float(self._student, below) if rung == 3 else self._tune(below)
+        if rung == 3:
+            return keep_noisy_layers_float(self._student, below)
+        # Equalized weights are no place to learn from: steps of one size are too large for some, too small for others.
+        begin = below if below.uncorrected is self._student else self.plan(1)
+        assert begin is not None
+        return self._tune(begin)
