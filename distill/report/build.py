@@ -74,6 +74,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
         ],
         "gain": asdict(gain) if gain else None,
         "gates": list(_gates(config.gates, main, split, metric)),
+        "int8": main.get("ladder") if main else None,
         "data": {k: v for k, v in summaries["data"].items() if not k.endswith("digest")},
         "labels": summaries["labels"],
         "teacher_validation": validated(summaries["teacher"]["scores"]["validation"], metric),

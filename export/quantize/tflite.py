@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.call_graph import WeightLayer, weight_layers
+from distill.call_graph import WeightLayer, call_graph, weight_layers
 from distill.core.errors import ArtifactError
 from distill.core.types import Images
 
@@ -166,7 +166,8 @@ def _chosen(model: bytes, plan: Int8Plan) -> dict[str, tuple[float, float]]:
         for op in graph.operators
         if codes[op.opcodeIndex].builtinCode == _ADD and all(tensor in fed for tensor in op.inputs)
     ]
-    made |= {f"add {number}": tensor for number, tensor in enumerate(sums)}
+    if len(sums) == sum(call.name.startswith("add ") and not call.fused for call in call_graph(plan.student)):
+        made |= {f"add {number}": tensor for number, tensor in enumerate(sums)}
     lost = sorted(plan.ranges.keys() - made)
     if lost:
         raise ArtifactError(f"the graph has no tensor for the ranges of {', '.join(lost[:3])}")

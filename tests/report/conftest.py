@@ -132,6 +132,26 @@ def report() -> dict[str, Any]:
         "notes": ["This is a demonstration: 410 test images leave intervals of nine points."],
         "rows": rows,
         "gain": {"value": 0.066, "low": 0.024, "high": 0.107},
+        "int8": {
+            "limit": 0.01,
+            "chosen": 2,
+            "rungs": [
+                {
+                    "rung": rung,
+                    "title": title,
+                    "bytes": 1_340_000,
+                    "partitions": 1,
+                    "latency_ratio": 0.41,
+                    "agreement": 0.97,
+                    "drop": {"value": drop, "low": drop - 0.01, "high": drop + 0.01},
+                    "lacking": lacking,
+                }
+                for rung, title, drop, lacking in (
+                    (1, "minimum and maximum", 0.023, "loses more than 0.010"),
+                    (2, "ranges searched", 0.004, ""),
+                )
+            ],
+        },
         "gates": [
             {"name": "max_size_mb", "limit": 4.0, "found": 0.56, "holds": True},
             {"name": "min_test_accuracy", "limit": 0.65, "found": 0.6976, "holds": True},
@@ -255,6 +275,7 @@ def segmented(report: dict[str, Any], pictures: dict[str, bytes], tmp_path: Path
         "class_scores": class_scores(scores, THINGS),
         "mistakes": [],
         "masks": draw_masks(records, THINGS, said, "squash", 100, pictures),
+        "int8": None,
         "gates": [{"name": "min_test_miou", "limit": 0.65, "found": 0.6976, "holds": True}],
         "teacher_validation": {"score": interval(0.767, 0.045), "details": {"pixel accuracy": 0.93}},
     }

@@ -366,3 +366,13 @@ def test_segmentation_without_teacher_files_or_test_set(
     assert "IoU" in classes and "oundary" not in classes
     segmented["masks"]["images"] = []
     assert "No masks to show." in render(segmented, pictures)
+
+
+def test_the_ways_to_int8_and_the_one_that_was_kept(report: dict[str, Any]) -> None:
+    text = Page(render(report, {})).text
+    assert "Ways to int8" in text
+    assert "1 minimum and maximum 1.34 0.41 1 97.0 % 2.3 1.3 to 3.3 loses more than 0.010 2 ranges searched" in text
+    assert "0.4 \N{MINUS SIGN}0.6 to 1.4 keeps what was promised; kept" in text
+    assert "loses at most 1.0 points" in text
+    report["int8"] = None
+    assert "Ways to int8" not in Page(render(report, {})).text
