@@ -35,13 +35,13 @@ def manifest(place: Workplace) -> dict[str, Any]:
 
 
 def spoil(place: Workplace) -> None:
-    """Make one channel a hundred times as wide in each block that has no way around it, where nothing reads it."""
+    """Make one channel three hundred times as wide in each block that has no way around it, where nothing reads it."""
     folder = place.root / "runs/teacher/student"
     state = load_file(folder / "weights.safetensors")
     blocks = [key.removesuffix("conv_pwl.weight") for key in state if key.endswith(".0.conv_pwl.weight")]
     assert len(blocks) > 2
     for block in blocks:
-        state[f"{block}bn2.weight"][0] = 100 * state[f"{block}bn2.weight"].abs().max()
+        state[f"{block}bn2.weight"][0] = 300 * state[f"{block}bn2.weight"].abs().max()
         state[f"{block}conv_pwl.weight"][:, 0] = 0
     save_file({key: value.contiguous() for key, value in state.items()}, folder / "weights.safetensors")
     card = json.loads((folder / "student.json").read_text())
@@ -68,7 +68,7 @@ def test_all_ways_are_compared_and_the_cheapest_that_does_is_kept(compared: tupl
     place, said = compared
     found = manifest(place)
     rungs = {row["rung"]: row for row in ladder(place)["rungs"]}
-    assert list(rungs) in ([1, 2, 3, 4], [1, 2, 4]), "the third may have nothing to gain"
+    assert {1, 4} <= rungs.keys(), "the runtime may refuse ranges as far apart as those of the ways between"
     assert ladder(place)["limit"] == 0.01
     assert ladder(place)["chosen"] == min(number for number, row in rungs.items() if not row["lacking"])
     for number, row in rungs.items():
@@ -103,7 +103,7 @@ def test_learning_on_recovers_what_plain_int8_loses(compared: tuple[Workplace, s
         (["--rung", "2"], "--rung and --compare are about int8 files: add --quantize"),
         (["--quantize", "float16", "--compare"], "--rung and --compare are about int8 files: add --quantize"),
         (["--quantize", "--rung", "2", "--compare"], "--compare makes the files of all rungs: leave out --rung"),
-        (["--quantize", "--rung", "5"], "5 is not in the range"),
+        (["--quantize", "--rung", "5"], "Invalid value for '--rung'"),
     ],
 )
 def test_mistakes(finished: Workplace, arguments: list[str], message: str) -> None:
