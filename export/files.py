@@ -115,7 +115,7 @@ class Exporter:
                 "calibration": self.settings.calibration_images,
                 "answers": [self.settings.output, self.settings.upsample],
                 "data": self._run.summary("data")["digest"],
-                "ladder": [rung, compare, self._limit] if precision == "int8" else None,
+                "ladder": self._way(rung, compare=compare) if precision == "int8" else None,
             }
         )
         known = _known(path, key)
@@ -137,7 +137,8 @@ class Exporter:
             if path.exists():
                 path.replace(rejected)
             write_json(path.with_name(path.name + ".rejected.json"), {"name": name, "key": key, "reason": str(error)})
-            raise ArtifactError(f"{error}. Kept as {rejected}") from error
+            kept = f". Kept as {rejected}" if rejected.exists() else ""
+            raise ArtifactError(f"{error}{kept}") from error
         for split, answers in made.answers.items():
             answers.save(self._folder / "predictions" / f"{name}.{split}.parquet")
         manifest = {
@@ -164,6 +165,11 @@ class Exporter:
         write_json(path.with_name(path.name + ".json"), manifest)
         return manifest
 
+    def _way(self, rung: int | None, *, compare: bool) -> list[Any]:
+        """What decides which int8 file is kept."""
+        settings = self.settings
+        return [rung, compare, self._limit, settings.min_int8_agreement, settings.tune_epochs, settings.tune_lr]
+
     def _climb(
         self, name: str, maker: Format, inputs: _Inputs, only: int | None, *, compare: bool
     ) -> tuple[_Made, dict[str, Any]]:
@@ -176,14 +182,15 @@ class Exporter:
         rejected: ArtifactError | None = None
         for number in [only] if only else range(1, maker.rungs + 1):
             started = time.monotonic()
-            plan = ladder.plan(number)
-            if plan is None:
-                continue
             beside = path.with_name(f"{path.name}.rung{number}")
             try:
+                plan = ladder.plan(number)
+                if plan is None:
+                    continue
                 made = self._write(name, maker, plan, inputs, beside)
             except ArtifactError as error:
-                beside.replace(path.with_name(path.name + ".rejected"))
+                if beside.exists():
+                    beside.replace(path.with_name(path.name + ".rejected"))
                 self._progress.console.print(f"  rung {number}: {error}", highlight=False, markup=False, soft_wrap=True)
                 rejected = error
                 continue
@@ -199,7 +206,7 @@ class Exporter:
             assert rejected is not None
             raise rejected
         kept = next((each for each in tried if not each[0].lacking), None)
-        chosen, made = kept or max(tried, key=lambda each: float(each[0].facts["agreement"]))
+        chosen, made = kept or max(tried, key=lambda each: (_whole(each[1], exact), each[0].facts["agreement"]))
         for rung, other in tried:
             if rung is not chosen:
                 other.path.unlink()
@@ -245,8 +252,8 @@ class Exporter:
             return f"loses more than {limit:.3f}"
         if changed > _CHANGED * limit and rung != QUANTIZATION_AWARE:
             return f"changes {changed:.3f} of the answers, more than {_CHANGED * limit:.3f}"
-        if exact is not None and made.facts["partitions"] > exact["partitions"]:
-            return f"has more partitions than float32, which has {exact['partitions']}"
+        if not _whole(made, exact):
+            return f"has {made.facts['partitions']} partitions, more than the float32 file"
         return ""
 
     def _float_file(self, maker: Format) -> dict[str, Any] | None:
@@ -403,6 +410,11 @@ def read_config(run: Run) -> dict[str, Any]:
 def benchmark_settings(run: Run) -> BenchmarkSettings:
     """How the files of a run are timed."""
     return BenchmarkSettings.model_validate(read_config(run)["benchmark"])
+
+
+def _whole(made: _Made, exact: dict[str, Any] | None) -> bool:
+    """Whether a file falls into no more partitions than the float file, where both have been counted."""
+    return exact is None or bool(made.facts["partitions"] <= exact["partitions"])
 
 
 def _known(path: Path, key: str) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from export.quantize.equalization import equalize
 __all__ = ["Int8Plan", "adjustable", "keep_noisy_layers_float", "minimum_and_maximum", "search_ranges", "tuned"]
 
 _SHARES = (0.8, 0.6, 0.45, 0.35, 0.25)  # of a range that are tried
-_WORST = 10  # tensors whose ranges are tried; the others stand 10 dB and more above them
+_WORST = 10  # tensors whose ranges are tried; each takes one to five passes over the searched images
 _RANKED = 12  # images by which tensors are put in order
 _SEARCHED = 40  # images by which ranges are chosen; as many others say whether that holds for them too
 
