@@ -140,4 +140,9 @@ def test_made_twice_the_bytes_are_the_same(finished: Workplace, tmp_path: Path) 
     manifest.unlink()
     finished.run("tflite", "--quantize", "--run", str(run), module="export")
     assert path.read_bytes() == before
-    assert {**json.loads(manifest.read_bytes()), "load_ms": 0} == {**proof, "load_ms": 0}
+    again = json.loads(manifest.read_bytes())
+    for document in (again, proof):
+        document["load_ms"] = 0
+        for rung in document["ladder"]["rungs"]:
+            rung["seconds"] = rung["latency_ratio"] = 0
+    assert again == proof

@@ -105,12 +105,14 @@ def test_bytes_go_in_as_they_are(folder: Path) -> None:
 @_CALIBRATES
 def test_quantized_bytes_with_and_without_normalisation(folder: Path) -> None:
     """The input tensor of the files that this project exports: scale 2/255, zero point 128."""
-    from export.quantize.tflite import quantize_int8
+    from export.quantize.plan import Int8Plan
+    from export.quantize.tflite import float_layers, quantize_int8
 
     float_file = folder / "float.tflite"
     student = Network(Segmenter(), CLASSES, 16, (0.5,) * 3, (0.5,) * 3, pretrained=False, answers_maps=True)
     path = folder / "uint8.tflite"
-    path.write_bytes(quantize_int8(float_file.read_bytes(), student, [image[None] for image in IMAGES]))
+    plan = Int8Plan(student, student, float_layers(student), [image[None] for image in IMAGES], {})
+    path.write_bytes(quantize_int8(float_file.read_bytes(), plan))
     plain = open_(path).predict(IMAGES)
     assert np.abs(plain - logits()).max() < 0.03 * np.ptp(logits())
     values = np.clip((IMAGES / np.float32(255) - 0.4) / 0.8, -1, 1).astype(np.float32)
