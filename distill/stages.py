@@ -77,6 +77,21 @@ class Work:
         data = self.config.data
         return ViewPlan(data.resize, settings.min_crop, data.mirror, settings.color, self.config.seed)
 
+    def lessons_of_teacher(
+        self, manifest: Manifest, task: Task, folder: Path, size: int
+    ) -> tuple[Examples, dict[str, Any]]:
+        """What a student that is shown `size` pixels learns from, and a summary of the choice, written to `folder`."""
+        said = task.load_answers(self.run.folder("teacher") / "predictions" / "validation.parquet")
+        return task.lessons_of_teacher(
+            manifest.of("train"),
+            self.run.folder("labels"),
+            self.config,
+            said,
+            folder,
+            plan=self.view_plan(self.config.train),
+            size=size,
+        )
+
     def cache(self) -> ImageCache:
         """Decoded images."""
         return ImageCache(self.config.data.max_megapixels)
@@ -189,18 +204,9 @@ def labels(work: Work, fingerprint: str) -> dict[str, Any]:
 def student(work: Work) -> dict[str, Any]:
     """Teach the student what the store says."""
     manifest, cache, config, folder = work.manifest(), work.cache(), work.config, work.run.folder("student")
-    task, plan = work.task(manifest), work.view_plan(config.train)
-    said = task.load_answers(work.run.folder("teacher") / "predictions" / "validation.parquet")
+    task = work.task(manifest)
     network = _build(work, config.student, manifest)
-    examples, choice = task.lessons_of_teacher(
-        manifest.of("train"),
-        work.run.folder("labels"),
-        config,
-        said,
-        folder,
-        plan=plan,
-        size=network.image_size,
-    )
+    examples, choice = work.lessons_of_teacher(manifest, task, folder, network.image_size)
     summary = _learn(work, network, examples, task.loss(config), "student", manifest, task, cache)
     _draw_what_is_fed(network, examples, manifest.classes, folder / "fed", cache)
     return {**summary, "choice": choice}

@@ -56,16 +56,7 @@ def tune(work: Work) -> Path:
     backbone = network.backbone
     assert isinstance(backbone, Int8Backbone)
     backbone.learn_ranges()
-    said = task.load_answers(work.run.folder("teacher") / "predictions" / "validation.parquet")
-    examples, _ = task.lessons_of_teacher(
-        manifest.of("train"),
-        work.run.folder("labels"),
-        config,
-        said,
-        training,
-        plan=work.view_plan(config.train),
-        size=network.image_size,
-    )
+    examples, _ = work.lessons_of_teacher(manifest, task, training, network.image_size)
     settings = config.train.model_copy(
         update={
             "epochs": plan["epochs"],
