@@ -232,6 +232,9 @@ class DistillSettings(TrainSettings):
 
     truth_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the truth in the target of an image that has one; the teacher's answer fills the rest."""
+    labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of every epoch that is images with truth, which come again under other views where they are few; left out,
+    each image comes once."""
 
 
 class ExportSettings(Settings):

@@ -15,7 +15,7 @@ from distill.data.views import View, ViewPlan, fixed_view
 from distill.labels.store import LabelStore
 from distill.labels.trust import at_temperature
 
-__all__ = ["Examples", "Lesson", "Places", "PseudoLabelled", "Truth", "mix", "order_of", "smoothed_targets"]
+__all__ = ["Examples", "Lesson", "Places", "PseudoLabelled", "Truth", "mix", "order_of", "smoothed_targets", "turns_of"]
 
 Places = npt.NDArray[np.int64]
 """int64 [N, 2]: place of the image and number of the view."""
@@ -117,6 +117,7 @@ class PseudoLabelled(Examples):
         truth_weight: share of the truth in the loss of an image that has one.
         label_smoothing: share of that truth that is spread evenly.
         seed: of the order.
+        labelled_share: share of an epoch that is images with truth; as many as there are if left out.
         views: how many of each image's stored views are shown; all if left out.
     """
 
@@ -131,9 +132,11 @@ class PseudoLabelled(Examples):
         truth_weight: float,
         label_smoothing: float,
         seed: int,
+        labelled_share: float | None = None,
         views: int | None = None,
     ) -> None:
         self._records, self._store, self._weights = records, store, weights
+        self._labelled_share = labelled_share
         self._views = store.views if views is None else views
         self._temperature, self._truth_weight, self._seed = temperature, truth_weight, seed
         self._positions = np.array([store.position(r.id) for r in records], dtype=np.int64)
@@ -144,8 +147,8 @@ class PseudoLabelled(Examples):
         self._truth = np.array([-1 if r.label is None else places[r.label] for r in records], dtype=np.int64)
 
     def epoch(self, number: int) -> Places:
-        order = order_of(len(self._records), self._seed, number, 0)
-        return np.stack([order, (number + self._first[order]) % self._views], axis=1)
+        rows, turns = turns_of(self._truth >= 0, self._labelled_share, self._seed, number).T
+        return np.stack([rows, (turns + self._first[rows]) % self._views], axis=1)
 
     def lesson(self, places: Places) -> Lesson:
         rows = places[:, 0]
@@ -195,6 +198,36 @@ def _repetitions(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     times = np.empty(len(values), np.int64)
     times[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
     return times
+
+
+def turns_of(labelled: npt.NDArray[np.bool_], share: float | None, seed: int, epoch: int) -> Places:
+    """What an epoch shows of images of which few have truth, as many as there are images.
+
+    With 60 labelled images among 1,704, truth is 4 % of what the student sees. A share gives them a fixed part of every
+    epoch, as semi-supervised training does with its labelled batches (Xie et al. 2020, arXiv 1904.12848): they come
+    again under other views, and of the others an epoch shows a random part.
+
+    Args:
+        labelled: bool [N], which images have truth.
+        share: 0..1, part of an epoch that is labelled images; None shows every image once. A share below that of the
+            labelled images, or of images that are all alike, shows every image once, too.
+        seed: of the order.
+        epoch: its number.
+
+    Returns:
+        int64 [N, 2]: place of the image, and the number of its turn; no two turns of an image have the same number.
+    """
+    count, known = len(labelled), int(labelled.sum())
+    wanted = 0 if share is None else round(share * count)
+    if wanted <= known or known in (0, count):
+        return np.stack([order_of(count, seed, epoch, 0), np.full(count, epoch)], axis=1)
+    passes = math.ceil(wanted / known)
+    places, others = np.flatnonzero(labelled), np.flatnonzero(~labelled)
+    parts = [(places[order_of(known, seed, epoch, 1 + each)], epoch * passes + each) for each in range(passes)]
+    again = np.concatenate([np.stack([part, np.full(known, turn)], axis=1) for part, turn in parts])[:wanted]
+    rest = others[order_of(len(others), seed, epoch, 1 + passes)][: count - wanted]
+    shown = np.concatenate([again, np.stack([rest, np.full(len(rest), epoch)], axis=1)])
+    return shown[order_of(count, seed, epoch, 0)]
 
 
 def order_of(count: int, seed: int, epoch: int, number: int) -> npt.NDArray[np.int64]:

@@ -13,7 +13,7 @@ from distill.core.dense import IGNORED, scale_map
 from distill.core.types import FloatArray, ImageRecord
 from distill.data.mask_file import read_mask
 from distill.data.views import View, ViewPlan, render_mask
-from distill.examples import Examples, Lesson, Places, order_of, smoothed_targets
+from distill.examples import Examples, Lesson, Places, order_of, smoothed_targets, turns_of
 from distill.labels.maps import MapStore
 from distill.labels.trust import Below, pixel_weights
 
@@ -115,6 +115,7 @@ class PseudoMasks(Examples):
         below: what becomes of these.
         truth_weight: share of the truth in the target of pixels that have one.
         label_smoothing: share of that truth that is spread evenly.
+        labelled_share: share of an epoch that is images with truth; as many as there are if left out.
     """
 
     def __init__(
@@ -130,7 +131,9 @@ class PseudoMasks(Examples):
         below: Below,
         truth_weight: float,
         label_smoothing: float,
+        labelled_share: float | None = None,
     ) -> None:
+        self._labelled, self._labelled_share = np.array([r.mask is not None for r in records]), labelled_share
         self._records, self._store, self._plan, self._grid = records, store, plan, grid
         self._hard, self._min_confidence, self._below = hard, min_confidence, below
         self._truth_weight, self._classes = truth_weight, classes
@@ -138,8 +141,8 @@ class PseudoMasks(Examples):
         self._smoothed = smoothed_targets(classes, label_smoothing)
 
     def epoch(self, number: int) -> Places:
-        order = order_of(len(self._records), self._plan.seed, number, 0)
-        return np.stack([order, np.full(len(order), _RANDOM + number)], axis=1)
+        turns = turns_of(self._labelled, self._labelled_share, self._plan.seed, number)
+        return turns + np.array([0, _RANDOM])
 
     def lesson(self, places: Places) -> Lesson:
         shown = _shown(self._records, places, self._plan)

@@ -223,6 +223,7 @@ class Classification(Task):
             truth_weight=config.train.truth_weight,
             label_smoothing=config.train.label_smoothing,
             seed=config.seed,
+            labelled_share=config.train.labelled_share,
         )
         return examples, choice.summary(self.class_names)
 

@@ -273,6 +273,7 @@ class Segmentation(Task):
             below=trust.below,
             truth_weight=train.truth_weight,
             label_smoothing=train.label_smoothing,
+            labelled_share=train.labelled_share,
         )
         return examples, {"used": len(records), "min_confidence": least, "below": trust.below}
 
