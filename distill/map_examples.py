@@ -141,8 +141,8 @@ class PseudoMasks(Examples):
         self._smoothed = smoothed_targets(classes, label_smoothing)
 
     def epoch(self, number: int) -> Places:
-        turns = turns_of(self._labelled, self._labelled_share, self._plan.seed, number)
-        return turns + np.array([0, _RANDOM])
+        places, turns = turns_of(self._labelled, self._labelled_share, self._plan.seed, number).T
+        return np.stack([places, _RANDOM + turns], axis=1)
 
     def lesson(self, places: Places) -> Lesson:
         shown = _shown(self._records, places, self._plan)

@@ -23,7 +23,7 @@ from distill.core.progress import Progress
 from distill.core.quiet import quiet
 from distill.core.run import Run
 from distill.core.task import Answers, Task
-from distill.core.types import ImageRecord, Images, Split
+from distill.core.types import ImageRecord, Images, Predictor, Split
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
@@ -343,14 +343,20 @@ class Exporter:
         Raises:
             ArtifactError: it does not open, or takes or gives something else than the run's student.
         """
+        with FilePredictor(path, format_name, self._card["class_names"], output=output) as predictor:
+            return self.compare(predictor)
+
+    def compare(self, predictor: Predictor) -> dict[str, Any]:
+        """What any predictor scores on the labelled images of this run, and loses from its student, by split."""
         inputs = self._inputs()
         metric = inputs.task.metric._asdict()
-        with FilePredictor(path, format_name, self._card["class_names"], output=output) as predictor:
-            return {split: {"metric": metric, **score} for split, (score, _) in self._asked(predictor, inputs)}
+        return {split: {"metric": metric, **score} for split, (score, _) in self._asked(predictor, inputs)}
 
-    def _asked(
-        self, predictor: FilePredictor, inputs: _Inputs
-    ) -> Iterator[tuple[Split, tuple[dict[str, Any], Answers]]]:
+    def calibration_images(self) -> list[Images]:
+        """What int8 files are calibrated on: uint8 [1, S, S, 3] each."""
+        return self._calibration_images(self._inputs())
+
+    def _asked(self, predictor: Predictor, inputs: _Inputs) -> Iterator[tuple[Split, tuple[dict[str, Any], Answers]]]:
         """Scores on validation and test, with what was lost from the student, and the answers."""
         task = inputs.task
         splits: tuple[Split, ...] = ("validation", "test")
