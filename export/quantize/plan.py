@@ -19,6 +19,7 @@ from distill.fake_quantization import Int8Backbone, Ranges, fake_quantized, meas
 from distill.torch_predictor import Network
 from export.quantize.bias_correction import correct_bias
 from export.quantize.equalization import equalize
+from export.quantize.tflite import FIRST_BLOCK_SHARE
 
 __all__ = ["Int8Plan", "adjustable", "keep_noisy_layers_float", "minimum_and_maximum", "search_ranges", "tuned"]
 
@@ -33,6 +34,7 @@ half the time of float stays below 0.65 of it."""
 _ENOUGH_DB = 6.0  # more than the plan before: half the error
 _FALLEN_DB = 3.0  # below the best: narrower ranges only lose more
 _WORTH_DB = 0.2  # that layers must bring
+_WORTH_READING_DB = 0.5  # that layers behind the first block must bring
 _CANDIDATES = 6  # tensors that are considered at a time
 
 
@@ -69,14 +71,22 @@ def minimum_and_maximum(student: Network, calibration: Sequence[Images], float_l
 def search_ranges(student: Network, calibration: Sequence[Images], float_layers: Collection[str]) -> Int8Plan:
     """Channels equalized where that helps, and the ranges cut by which the logits are nearest to the student's.
 
+    What reads a first block that stays float may stay float, too: the block's answer is then not rounded at all. On
+    MobileNetV2-1.0 of TensorFlow that is the largest layer of all, 6 % of the work, and brings 0.9 dB.
+
     A range that clips its rarest values rounds all others finer. How much of it a network bears differs by tensor and
     is no matter of the tensor's own squared error: on MobileNetV2-1.0 of torchvision that brought 1.5 dB, this 6.4.
     """
     evens, odds = _halves(calibration)
     networks = (student, equalize(student, calibration))
-    plans = [minimum_and_maximum(network, calibration, float_layers) for network in networks]
     exact = _logits(student, odds)
-    best = max(plans, key=lambda plan: _quality(plan, exact, odds))
+    plans = [minimum_and_maximum(network, calibration, float_layers) for network in networks]
+    reached, best = max(((_quality(plan, exact, odds), plan) for plan in plans), key=lambda found: found[0])
+    wider = best.float_layers | _readers(student, best.float_layers)
+    if _share(student, wider) <= FIRST_BLOCK_SHARE and wider != best.float_layers:
+        tried = minimum_and_maximum(best.uncorrected, calibration, wider)
+        if _quality(tried, exact, odds) > reached + _WORTH_READING_DB:
+            best = tried
     return _with_better_ranges(best, student, evens, odds)
 
 
@@ -202,6 +212,19 @@ def _around(calls: Sequence[Call], name: str) -> frozenset[str]:
     for place in places:
         readers |= {calls[user].layer for user in calls[place].users if calls[user].layer}
     return frozenset(makers | readers)
+
+
+def _readers(student: Network, layers: Collection[str]) -> frozenset[str]:
+    """Layers that are given what these make, without anything between."""
+    calls = call_graph(student)
+    users = {user for call in calls if call.name in layers and not call.fused for user in call.users}
+    return frozenset(calls[user].layer for user in users if calls[user].layer)
+
+
+def _share(student: Network, layers: Collection[str]) -> float:
+    """Of the multiply-accumulates, 0..1."""
+    macs = {layer.name: layer.macs for layer in weight_layers(student)}
+    return sum(macs[name] for name in layers) / sum(macs.values())
 
 
 def _halves(calibration: Sequence[Images]) -> tuple[torch.Tensor, torch.Tensor]:

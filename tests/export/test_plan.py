@@ -92,6 +92,17 @@ def test_ranges_are_cut_where_the_logits_gain() -> None:
         assert second.measured[name][0] <= low <= high <= second.measured[name][1]
 
 
+@pytest.mark.parametrize(("share", "worth", "reads"), [(0.6, -100.0, True), (0.6, 100.0, False), (0.0, -100.0, False)])
+def test_what_reads_a_float_first_block_stays_float_where_that_pays(
+    monkeypatch: pytest.MonkeyPatch, share: float, worth: float, reads: bool
+) -> None:
+    first = frozenset({"backbone.conv_stem", "backbone.blocks.0.0.conv_dw", "backbone.blocks.0.0.conv_pw"})
+    monkeypatch.setattr(plans, "FIRST_BLOCK_SHARE", share)
+    monkeypatch.setattr(plans, "_WORTH_READING_DB", worth)
+    found = search_ranges(student(), IMAGES, first)
+    assert found.float_layers == (first | {"backbone.blocks.1.0.conv_pw"} if reads else first)
+
+
 def test_the_noisiest_layers_stay_float_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     network = student()
     widen(network, "backbone.blocks.6.0.bn3", 3, ("backbone.conv_head",), 200.0)
