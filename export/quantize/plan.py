@@ -34,7 +34,6 @@ half the time of float stays below 0.65 of it."""
 _ENOUGH_DB = 6.0  # more than the plan before: half the error
 _FALLEN_DB = 3.0  # below the best: narrower ranges only lose more
 _WORTH_DB = 0.2  # that layers must bring
-_WORTH_READING_DB = 0.5  # that layers behind the first block must bring
 _CANDIDATES = 6  # tensors that are considered at a time
 
 
@@ -85,7 +84,7 @@ def search_ranges(student: Network, calibration: Sequence[Images], float_layers:
     wider = best.float_layers | _readers(student, best.float_layers)
     if _share(student, wider) <= FIRST_BLOCK_SHARE and wider != best.float_layers:
         tried = minimum_and_maximum(best.uncorrected, calibration, wider)
-        if _quality(tried, exact, odds) > reached + _WORTH_READING_DB:
+        if _quality(tried, exact, odds) > reached + _WORTH_DB:
             best = tried
     return _with_better_ranges(best, student, evens, odds)
 

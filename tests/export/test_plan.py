@@ -98,7 +98,7 @@ def test_what_reads_a_float_first_block_stays_float_where_that_pays(
 ) -> None:
     first = frozenset({"backbone.conv_stem", "backbone.blocks.0.0.conv_dw", "backbone.blocks.0.0.conv_pw"})
     monkeypatch.setattr(plans, "FIRST_BLOCK_SHARE", share)
-    monkeypatch.setattr(plans, "_WORTH_READING_DB", worth)
+    monkeypatch.setattr(plans, "_WORTH_DB", worth)
     found = search_ranges(student(), IMAGES, first)
     assert found.float_layers == (first | {"backbone.blocks.1.0.conv_pw"} if reads else first)
 
