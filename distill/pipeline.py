@@ -46,7 +46,7 @@ _VERSIONS: dict[StageName, int] = {
     "labels": 3,
     "student": 3,
     "baseline": 4,
-    "export": 5,
+    "export": 6,
     "benchmark": 2,
     "report": 2,
 }

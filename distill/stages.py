@@ -34,6 +34,7 @@ from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest, check, scan
 from distill.data.views import ViewPlan
 from distill.labels.leaks import find_leaks
+from distill.labels.shards import facts_of
 from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each
 
 if TYPE_CHECKING:
@@ -190,7 +191,12 @@ def labels(work: Work, fingerprint: str) -> dict[str, Any]:
         batch_size=settings.batch_size,
         fingerprint=fingerprint,
         facts={
-            "teacher": {"name": _name(settings), "digest": labeller.digest(), "image_size": labeller.image_size},
+            "teacher": {
+                "name": _name(settings),
+                "digest": labeller.digest(),
+                "image_size": labeller.image_size,
+                "license": _license(predictor),
+            },
             "class_map": settings.class_map,
             "precision": precision,
             "view_plan": asdict(plan),
@@ -328,7 +334,9 @@ def _learn(
     trained = _train(work, network, examples, work.config.train, loss, stage, manifest, cache)
     predictor = _torch_predictor(network)
     scores = _score(work, predictor, stage, manifest, task, cache)
-    facts = {"resize": work.config.data.resize, "max_megapixels": work.config.data.max_megapixels}
+    facts: dict[str, Any] = {"resize": work.config.data.resize, "max_megapixels": work.config.data.max_megapixels}
+    if stage == "student":
+        facts["teacher"] = facts_of(work.run.folder("labels"))["teacher"]
     save_card(work.run.folder(stage), work.config.student, network, facts)
     detail = f"{_name(work.config.student)}, {network.image_size} px"
     return {
@@ -386,6 +394,12 @@ def _name(settings: Settings) -> str:
     if isinstance(value, list) and all(isinstance(member, TeacherSettings) for member in value):
         return " + ".join(map(_name, value))
     return str(value or type(settings).__module__)
+
+
+def _license(teacher: Predictor) -> str | None:
+    """As the cards of its weights state it, of an ensemble each member's."""
+    stated = of_each(teacher, lambda part: part.license)
+    return " + ".join(each or "unknown" for each in stated) if any(stated) else None
 
 
 def _pixels(predictor: Predictor) -> str:

@@ -111,10 +111,19 @@ class TorchPredictor(Predictor):
         network: moved to the device, in channels_last memory.
         device: a torch device; the GPU where there is one if left out.
         precision: bfloat16 runs convolutions and matrix products under autocast; the answer is float32 all the same.
+        license: of its weights, as their card states it.
     """
 
-    def __init__(self, network: Network, device: str | None = None, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        network: Network,
+        device: str | None = None,
+        precision: Precision = "float32",
+        *,
+        license: str | None = None,  # noqa: A002 - the word that cards use
+    ) -> None:
         self.precision = precision
+        self._license = license
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
@@ -132,6 +141,10 @@ class TorchPredictor(Predictor):
     def any_size(self) -> bool:
         possible: bool = self.network.any_size
         return possible
+
+    @property
+    def license(self) -> str | None:
+        return self._license
 
     def predict(self, images: Images) -> FloatArray:
         self.network.eval()

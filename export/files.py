@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +30,10 @@ from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
 from distill.evaluate import evaluate
 from distill.trained_student import CARD, load_student
+from export.about import About, Taught
 from export.formats._base import Format
 from export.isolated import FilePredictor, latency_ratio
+from export.manifest import ArtifactManifest, postprocessing, preprocessing
 from export.quantize.ladder import FLOAT16, LARGEST_DROP, QUANTIZATION_AWARE, Ladder, Rung
 from export.quantize.plan import tuned
 
@@ -46,7 +49,7 @@ _CHANGED: Final = 4
 """Times the largest drop: answers that an int8 file may change. More of them may end well on validation by luck: a file
 that lost 0.3 points there, with 2.9 % of its answers changed, lost 1.5 on test. A student that learned on has answers
 of its own, so this is not asked of it."""
-_VERSION = 6  # raised when the same student would give another file
+_VERSION = 7  # raised when the same student would give another file
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,17 @@ class Exporter:
         run.summary("student")
         self._card = read_json(run.folder("student") / CARD)
         self._folder = run.folder("export")
+        teacher = self._card.get("teacher")  # students trained by older versions do not say
+        module = plugins.load("tasks", self._task)
+        self._about = About(
+            name=str(run.summary("student")["detail"]),
+            dense=module.build(module.Config(), ()).by_pixel,
+            task=self._task,
+            labels=tuple(self._card["class_names"]),
+            output=self.settings.output,
+            version=self._card["weights_sha256"],
+            teacher=teacher and Taught(teacher["name"], teacher["license"], teacher["digest"]),
+        )
 
     def make(self, name: str, *, rung: int | None = None, compare: bool = False) -> dict[str, Any]:
         """The manifest of an artifact such as `tflite-int8`; made unless it exists and is unchanged.
@@ -116,6 +130,7 @@ class Exporter:
                 "answers": [self.settings.output, self.settings.upsample],
                 "data": self._run.summary("data")["digest"],
                 "ladder": self._way(rung, compare=compare) if precision == "int8" else None,
+                "about": asdict(self._about),
             }
         )
         known = _known(path, key)
@@ -142,7 +157,9 @@ class Exporter:
         for split, answers in made.answers.items():
             answers.save(self._folder / "predictions" / f"{name}.{split}.parquet")
         manifest = {
+            "manifest_version": 1,
             "name": name,
+            "description": self._about.description,
             "task": self._task,
             "metric": inputs.task.metric._asdict(),
             "file": path.name,
@@ -151,17 +168,24 @@ class Exporter:
             "runtime": maker.runtime,
             "key": key,
             "sha256": sha256_of(path),
+            "weights_sha256": self._card["weights_sha256"],
             "bytes": path.stat().st_size,
             "image_size": self._card["image_size"],
             "resize": self._card["resize"],
             "interpolation": "Pillow bilinear with antialiasing",
+            "preprocessing": preprocessing(self._card["resize"]),
             "output": self.settings.output,
+            "postprocessing": postprocessing(self._about),
             "labels": self._card["class_names"],
+            "thresholds": None,
+            "teacher": self._about.teacher and asdict(self._about.teacher),
             "calibration": [record.id for record in inputs.calibration] if precision == "int8" else [],
             "mobile_distill": __version__,
+            "versions": {package: version(package) for package in maker.packages},
             **made.facts,
             **({"ladder": ladder} if ladder else {}),
         }
+        manifest = ArtifactManifest.model_validate(manifest).model_dump(mode="json", exclude_unset=True)
         write_json(path.with_name(path.name + ".json"), manifest)
         return manifest
 
@@ -290,6 +314,7 @@ class Exporter:
                 output=self.settings.output,
                 upsample=self.settings.upsample,
             )
+            maker.describe(temporary, self._about)
         return self._prove(name, path, format_name, inputs)
 
     def make_all(self) -> list[dict[str, Any]]:

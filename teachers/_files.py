@@ -58,6 +58,8 @@ class Opened(ABC):
     """Of its input."""
     quantization: tuple[float, int] | None = None
     """Scale and zero point of its input; None where it is not quantized."""
+    license: str | None = None
+    """As the file states it."""
 
     @abstractmethod
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -122,6 +124,10 @@ class FileTeacher(Predictor):
     @property
     def any_size(self) -> bool:
         return self._open_sides
+
+    @property
+    def license(self) -> str | None:
+        return self._opened.license
 
     def predict(self, images: Images) -> FloatArray:
         answer = self._answer(images)

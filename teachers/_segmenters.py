@@ -16,7 +16,7 @@ from distill.core.types import Predictor
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NameOrFolder", "SegmenterSettings", "names_of", "predictor_of", "reason", "weight_files"]
+__all__ = ["NameOrFolder", "SegmenterSettings", "names_of", "predictor_of", "reason", "stated_license", "weight_files"]
 
 
 def _name_or_folder(value: Any, info: ValidationInfo) -> Any:
@@ -50,6 +50,23 @@ def weight_files(name: str) -> list[Path]:
     """Files of a local folder that decide what a model answers; none of a name on a hub."""
     folder = Path(name)
     return sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]) if folder.is_absolute() else []
+
+
+def stated_license(name: str) -> str | None:
+    """What the card of a model in a local folder, or on the Hugging Face hub, says of its licence.
+
+    A card is a README.md that begins with YAML (hub documentation, "Model Cards"); `other` has a name of its own.
+    """
+    from huggingface_hub import hf_hub_download, metadata_load
+
+    folder = Path(name)
+    try:
+        file = folder / "README.md" if folder.is_absolute() else Path(hf_hub_download(name, "README.md"))
+        card = metadata_load(file) or {}
+    except Exception:  # a card is no part of a model: none there, no network, YAML that cannot be read
+        return None
+    said = card.get("license_name", "other") if card.get("license") == "other" else card.get("license")
+    return ", ".join(map(str, said)) if isinstance(said, list) else said and str(said)
 
 
 def names_of(outputs: int, given: Sequence[str] | None, data: Sequence[str]) -> list[str]:
@@ -99,6 +116,7 @@ def predictor_of(
     pretrained: bool,
     any_size: bool,
     trained: str = "",
+    license: str | None = None,  # noqa: A002 - the word that cards use
 ) -> Predictor:
     """Put the normalisation around a backbone and try it once.
 
@@ -112,6 +130,7 @@ def predictor_of(
         pretrained: whether its weights were trained.
         any_size: whether it takes squares of other multiples of 32.
         trained: name of the part of the backbone that was trained, if not all of it.
+        license: of the weights, as their card states it.
 
     Raises:
         UserError: it does not take images of this size.
@@ -138,7 +157,7 @@ def predictor_of(
             backbone.eval()(torch.zeros(1, 3, side, side))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"teacher.image_size: this model does not take {side} px ({reason(error)})") from error
-    return TorchPredictor(network)
+    return TorchPredictor(network, license=license)
 
 
 def reason(error: BaseException) -> str:

@@ -85,6 +85,7 @@ class _Session(Opened):
             raise UserError(
                 f"teacher.onnx: the input of {config.onnx.name} is {inputs[0].type}, expected floats or bytes"
             )
+        self.license = self._session.get_modelmeta().custom_metadata_map.get("license") or None
         self._input, self._output = inputs[0].name, config.output_name or outputs[0]
         self.shape = tuple(side if isinstance(side, int) and side > 0 else None for side in inputs[0].shape)
         self.dtype = np.dtype(_DTYPES[inputs[0].type])

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from distill.core import plugins
 from distill.core.errors import TeacherError, UserError
 from distill.core.settings import InputPath
-from teachers._segmenters import NameOrFolder, SegmenterSettings, names_of, predictor_of, reason, weight_files
+from teachers._segmenters import (
+    NameOrFolder,
+    SegmenterSettings,
+    names_of,
+    predictor_of,
+    reason,
+    stated_license,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from distill.core.types import Predictor
@@ -84,6 +92,7 @@ def build(config: Config, class_names: Sequence[str]) -> Predictor:
         pretrained=whole or config.encoder_weights is not None or config.encoder_checkpoint is not None,
         trained="" if whole else "model.encoder",
         any_size=True,
+        license=stated_license(config.smp) if "/" in config.smp else None,
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from distill.core.errors import UserError
+from distill.core.flatbuffer import number, numbers, root_of, string, tables
 from distill.core.quiet import quiet
 from distill.core.settings import InputPath
 from teachers._files import FileSettings, FileTeacher, Opened
@@ -56,6 +59,7 @@ class _LiteRT(Opened):
         self.dtype = np.dtype(self._input["dtype"])
         scale, zero_point = self._input["quantization"]
         self.quantization = (float(scale), int(zero_point)) if scale else None
+        self.license = _license(path)
         self._fed_shape: tuple[int, ...] = tuple(int(side) for side in self._input["shape"])
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -80,3 +84,15 @@ def build(config: Config, class_names: Sequence[str]) -> Predictor:
         TeacherError: it takes no square RGB images, or does not answer in its classes.
     """
     return FileTeacher(_LiteRT(config), config, "tflite", config.tflite, [config.tflite], class_names)
+
+
+def _license(path: Path) -> str | None:
+    """What the metadata inside the file says (field 5 of `metadata_schema.fbs`)."""
+    try:
+        model = root_of(path.read_bytes())
+        entry = {string(each, 0): each for each in tables(model, 6)}["TFLITE_METADATA"]
+        buffer = tables(model, 4)[number(entry, 1, "I")]
+        said = string(root_of(bytes(numbers(buffer, 0, "B"))), 5)
+    except (KeyError, IndexError, ValueError, TypeError, struct.error):  # no metadata, or damaged
+        return None
+    return " ".join(said.split()) or None

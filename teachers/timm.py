@@ -109,7 +109,7 @@ def build(config: Config, class_names: Sequence[str]) -> Predictor:
         config.std or known["std"],
         pretrained=pretrained or config.checkpoint is not None,
     )
-    return TorchPredictor(network)
+    return TorchPredictor(network, license=known.get("license") if pretrained else None)
 
 
 def _classifier_of(name: str) -> str:

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.core.errors import TeacherError, UserError
-from teachers._segmenters import NameOrFolder, SegmenterSettings, names_of, predictor_of, reason, weight_files
+from teachers._segmenters import (
+    NameOrFolder,
+    SegmenterSettings,
+    names_of,
+    predictor_of,
+    reason,
+    stated_license,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from distill.core.types import Predictor
@@ -75,6 +83,7 @@ def build(config: Config, class_names: Sequence[str]) -> Predictor:
         pretrained=True,
         trained=trained,
         any_size=model.config.model_type in _ANY_SIZE,
+        license=stated_license(config.transformers),
     )
 
 

@@ -81,6 +81,11 @@ class Predictor(ABC):
         """Whether `predict` also takes squares of other sides, in multiples of 32 pixels."""
         return False
 
+    @property
+    def license(self) -> str | None:
+        """Of its weights, as the card that came with them states it; None where no card is known or it says nothing."""
+        return None
+
     @abstractmethod
     def predict(self, images: Images) -> FloatArray:
         """Answer a batch.

@@ -22,7 +22,7 @@ from distill.core.files import read_json, replacing, write_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Kind", "Store", "blobs", "finish", "kind_of", "shard_path", "values", "write_columns"]
+__all__ = ["Kind", "Store", "blobs", "facts_of", "finish", "kind_of", "shard_path", "values", "write_columns"]
 
 Kind = Literal["views", "maps"]
 """Answers to views, one an image; or answers to whole images, one a pixel."""
@@ -72,7 +72,7 @@ def kind_of(folder: Path) -> Kind:
     Raises:
         StoreError: it was not finished.
     """
-    facts = _facts(folder)
+    facts = facts_of(folder)
     return "maps" if facts.get("kind") == "maps" else "views"  # stores older than maps do not say
 
 
@@ -92,7 +92,7 @@ class Store(ABC):
     """
 
     def __init__(self, folder: Path, kind: Kind, layout: str, columns: Sequence[str], numbers: Sequence[str]) -> None:
-        self.facts = _facts(folder)
+        self.facts = facts_of(folder)
         self.folder = folder
         if (found := kind_of(folder)) != kind:
             raise StoreError(f"{folder} is a label store of {found}, expected one of {kind}: {self._again}")
@@ -224,7 +224,12 @@ def _checksum(batch: pa.RecordBatch) -> str:
     return f"{crc:08x}"
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What `store.json` says: who was asked, and how.
+
+    Raises:
+        StoreError: the store was not finished.
+    """
     try:
         facts = read_json(folder / _MANIFEST)
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
+    from export.about import About
     from export.graph import Output
     from export.quantize.plan import Int8Plan
 
@@ -54,6 +55,9 @@ class Format(ABC):
     precisions: tuple[Precision, ...]
     """Those it can write."""
 
+    packages: ClassVar[tuple[str, ...]]
+    """Distributions whose versions decide what it writes and how that runs here."""
+
     rungs: ClassVar[int]
     """How many ways it has to write int8: see `export.quantize.ladder`."""
 
@@ -75,6 +79,18 @@ class Format(ABC):
             path: written to; the caller moves it into place.
             output: what the file answers.
             upsample: whether maps get the size of the image, h = w = S, instead of the student's own.
+        """
+
+    @abstractmethod
+    def describe(self, path: Path, about: About) -> None:
+        """Put into a file that `write` has written what its readers need to know. It answers as before.
+
+        Args:
+            path: of the file, which is replaced.
+            about: what is said; the same words give the same bytes.
+
+        Raises:
+            ArtifactError: the file says something already, or cannot be made to.
         """
 
     @abstractmethod

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, cast, final
 import numpy as np
 import numpy.typing as npt
 
+from distill.core.files import replacing
 from distill.core.settings import Settings
 from export.formats._base import Format, Precision, Runner
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
+    from export.about import About
     from export.graph import Output
     from export.quantize.plan import Int8Plan
 
@@ -63,6 +65,7 @@ class TFLite(Format):
     runtime = "LiteRT"
     suffix = ".tflite"
     precisions = ("float32", "float16", "int8")
+    packages = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
     rungs = 4
 
     def write(
@@ -96,6 +99,13 @@ class TFLite(Format):
         elif not isinstance(source, Network):
             converted = quantize_int8(converted, source)
         path.write_bytes(converted)
+
+    def describe(self, path: Path, about: About) -> None:
+        from export.tflite_metadata import with_metadata
+
+        described = with_metadata(path.read_bytes(), about)
+        with replacing(path) as temporary:
+            temporary.write_bytes(described)
 
     def float_layers(self, student: Network) -> frozenset[str]:
         from export.quantize.tflite import float_layers

@@ -21,7 +21,7 @@ from distill.checkpoint import save_weights
 from distill.config_file import load_config
 from distill.core import plugins
 from distill.core.dense import scale_map
-from distill.core.ensemble import Ensemble
+from distill.core.ensemble import Ensemble, Member
 from distill.core.errors import CheckpointError, DistillError, TeacherError, UserError
 from distill.core.run import Run
 from distill.core.settings import FitSettings, TeacherSettings
@@ -30,7 +30,7 @@ from distill.core.types import FloatArray, Images, softmax
 from distill.labels.store import LabelStore
 from distill.pipeline import _values, describe
 from distill.report.figures import loss_curves
-from distill.stages import _fit_summary, _name, _pixels, _size_and_time
+from distill.stages import _fit_summary, _license, _name, _pixels, _size_and_time
 from distill.teaching import as_labeller, choose_precision, load_fitted, networks
 from distill.torch_predictor import TorchPredictor
 from teachers import ensemble
@@ -475,3 +475,20 @@ def test_a_run_with_two_fitted_members_until_labels(workplace: Workplace) -> Non
     assert "Nothing to do" in workplace.run("run", "teacher.yaml", "--until", "labels")
     changed = workplace.run("run", "teacher.yaml", "--until", "labels", "--set", "teacher.memory=together")
     assert "Nothing to do" in changed
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_each_members_licence_is_noted(members: list[timm_teacher.Config], in_turn: bool) -> None:
+    def of(stated: list[str | None]) -> str | None:
+        def make(config: timm_teacher.Config, license_: str | None) -> TorchPredictor:
+            built = timm_teacher.build(config, CLASSES)
+            assert isinstance(built, TorchPredictor) and built.license is None, "a checkpoint of one's own has no card"
+            return TorchPredictor(built.network, license=license_)
+
+        pairs = zip(members, stated, strict=True)
+        parts = [Member(config, lambda c=config, s=said: make(c, s), 1.0) for config, said in pairs]
+        return _license(Ensemble(parts, CLASSES, in_turn=in_turn))
+
+    assert of(["mit", "cc-by-nc-4.0"]) == "mit + cc-by-nc-4.0"
+    assert of([None, "mit"]) == "unknown + mit"
+    assert of([None, None]) is None

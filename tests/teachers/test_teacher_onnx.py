@@ -308,3 +308,12 @@ def test_weights_beside_the_file_count_too(tmp_path: Path) -> None:
     (tmp_path / "a.onnx.data").write_bytes(np.frombuffer(weights, np.float32).__neg__().tobytes())
     np.testing.assert_allclose(open_(path).predict(IMAGES), -logits(IMAGES), atol=1e-4)
     assert open_(path).digest() != before
+
+
+def test_the_licence_is_what_the_file_states(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.onnx", [None, 16, 16, 3], nhwc=True)
+    assert open_(path).license is None
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"license": "mit"})
+    onnx.save(model, path)
+    assert open_(path).license == "mit"

@@ -193,6 +193,12 @@ FILES = [
 ]
 
 
+LICENSES = {  # as the metadata inside states them
+    "selfiesegmentation_mlkit_256_f16.tflite": None,
+    "deeplabv3_257_voc21_float.tflite": "Apache License. Version 2.0 http://www.apache.org/licenses/LICENSE-2.0.",
+}
+
+
 @pytest.mark.parametrize(("file", "settings", "size", "least"), FILES, ids=["selfie", "deeplab"])
 def test_real_files_find_people(file: str, settings: dict[str, Any], size: int, least: float) -> None:
     """On all 240 test photos the selfie model has an IoU of 0.914, DeepLab of 0.792; on these 16 of 0.917 and 0.841."""
@@ -205,6 +211,7 @@ def test_real_files_find_people(file: str, settings: dict[str, Any], size: int, 
     config = Config.model_validate({"tflite": REAL / "weights" / file, **settings})
     teacher = as_labeller(build(config, NAMES), NAMES, config)
     assert (teacher.image_size, teacher.class_names) == (size, NAMES)
+    assert build(config, NAMES).license == LICENSES[file]
     both = either = 0
     for row in rows:
         image = Image.open(REAL / "clothing" / row["image"]).convert("RGB")

@@ -160,6 +160,8 @@ def test_pretrained_weights_keep_their_own_classes(monkeypatch: pytest.MonkeyPat
     teacher = build(Config(timm=TINY), ["cat", "dog"])
     assert len(teacher.class_names) == 1000
     assert teacher.network.classifier().out_features == 1000
+    assert teacher.license == "apache-2.0", "as timm states it of these weights"
+    assert build(Config(timm=TINY, pretrained=False, fit=FitSettings()), ["cat", "dog"]).license is None
 
 
 @pytest.mark.parametrize("name", ["num_classes", "pretrained", "checkpoint_path"])

@@ -227,3 +227,21 @@ def test_a_name_on_the_hub_is_looked_for_in_the_cache(write: Write, tmp_path: Pa
     config = Config(transformers="tiny/segformer", image_size=64)
     assert plugins.user_files(config) == []
     assert build(config, ["a"]).class_names == tuple(OWN)
+
+
+@pytest.mark.parametrize(
+    ("card", "stated"),
+    [
+        (None, None),
+        ("---\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: for-research\n---\n", "for-research"),
+        ("---\nlicense: [mit, cc-by-4.0]\n---\n", "mit, cc-by-4.0"),
+        ("# A model without a header\n", None),
+        ("---\nlicense: {[}\n---\n", None),
+    ],
+)
+def test_the_licence_is_what_the_card_states(write: Write, card: str | None, stated: str | None) -> None:
+    path, _ = write()
+    if card is not None:
+        (path / "README.md").write_text(card)
+    assert built(path, image_size=64).license == stated
