@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from distill.core import plugins
@@ -18,7 +19,13 @@ from export.files import Exporter, benchmark_settings, read_config
 __all__ = ["benchmark", "find_device", "result_path"]
 
 
-def benchmark(run: Run, progress: Progress, names: Sequence[str] | None = None, device: str = "cpu") -> dict[str, Any]:
+def benchmark(
+    run: Run,
+    progress: Progress,
+    names: Sequence[str] | None = None,
+    device: str = "cpu",
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Measure the files of a run and write the result: see `result_path`.
 
     Args:
@@ -26,6 +33,7 @@ def benchmark(run: Run, progress: Progress, names: Sequence[str] | None = None, 
         progress: told of each round.
         names: artifacts to time; all of the config if left out. Missing ones are made.
         device: see `find_device`.
+        options: see `find_device`.
 
     Returns:
         The document that was written. `rows` of a device with a clock have artifact, threads, percentiles in ms, load
@@ -35,7 +43,7 @@ def benchmark(run: Run, progress: Progress, names: Sequence[str] | None = None, 
         ArtifactError: none of the files could be timed.
         UserError: there is no such device, or it cannot be had.
     """
-    place = find_device(device)
+    place = find_device(device, options or {})
     settings = benchmark_settings(run)
     exporter = Exporter(run, progress)
     manifests = []
@@ -59,20 +67,27 @@ def benchmark(run: Run, progress: Progress, names: Sequence[str] | None = None, 
     return document
 
 
-def find_device(device: str) -> Device:
+def find_device(device: str, options: Mapping[str, Any] = MappingProxyType({})) -> Device:
     """The device of a plugin's file name, with - for _, and behind a colon what its setting of that name takes.
 
     `adb:SERIAL` is `devices/adb.py` with `Config(adb="SERIAL")`.
 
+    Args:
+        device: the name, and what stands behind it.
+        options: further fields of its Config.
+
     Raises:
-        UserError: there is no such plugin, or it takes nothing behind a colon.
+        UserError: there is no such plugin, it takes nothing behind a colon, or it has no such option.
     """
     name, colon, argument = device.partition(":")
     plugin = name.replace("-", "_")
     module = plugins.load("devices", plugin)
     if colon and plugin not in module.Config.model_fields:
         raise UserError(f"--device {device}: {name} takes nothing behind a colon")
-    found: Device = module.build(module.Config(**({plugin: argument} if colon else {})))
+    for option in options:
+        if option not in module.Config.model_fields:
+            raise UserError(f"--{option.replace('_', '-')} does not go with --device {name}")
+    found: Device = module.build(module.Config(**({plugin: argument} if colon else {}), **options))
     return found
 
 

@@ -139,6 +139,14 @@ def bench(
     device: Annotated[
         str, typer.Option(metavar="NAME[:WHICH]", help="Where: one of `distill ls devices`. Left out: this CPU.")
     ] = "cpu",
+    benchmark_model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="With --device adb: TensorFlow's benchmark_model for Android, or a folder with several of them (the"
+            " phone's ABI decides); timed beside the sample app.",
+        ),
+    ] = None,
 ) -> None:
     """Time the exported files on a device: size, load time, latency, memory, partitions, accuracy."""
 
@@ -148,7 +156,8 @@ def bench(
 
         folder = _open(run)
         progress = _progress()
-        document = benchmark(folder, progress, file, device)
+        options = {"benchmark_model": benchmark_model} if benchmark_model else {}
+        document = benchmark(folder, progress, file, device, options)
         progress.console.print(benchmark_table(document))
         progress.console.print(str(result_path(folder, device)), highlight=False, soft_wrap=True)
 
