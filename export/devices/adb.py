@@ -130,9 +130,11 @@ def _compare(run: Run, file: File, way: Way, images: Images) -> dict[str, Any] |
     found = {"images": len(images), "bit_equal": there.tobytes() == here.tobytes(), "max_difference": far}
     # A class map holds numbers of classes: how many pixels differ counts, not by how much.
     share = unequal if here.dtype == np.uint8 else far / max(float(np.abs(here).max()), 1e-12)
-    if not share <= _FARTHEST:  # also where it is no number
+    if not np.isfinite(far):
+        raise NoMeasurement("it answers with values that are no numbers")
+    if share > _FARTHEST:
         raise NoMeasurement(
-            f"it answers otherwise than here: {100 * share:.0f} % off, at most {100 * _FARTHEST:.0f} are allowed,"
+            f"it answers otherwise than here: {100 * share:.0f} % off, at most {100 * _FARTHEST:.0f} % are allowed,"
             f" over {len(images)} images"
         )
     return found

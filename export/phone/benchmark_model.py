@@ -83,7 +83,7 @@ class BenchmarkModel(Way):
 
     def time(self, model: OnPhone, job: Job) -> Timed:
         text = self._run(model, job)
-        timings = _one(_TIMINGS, text, "line of inference timings")
+        timings = _timings(text)
         init, _, _, mean = (_positive(number) for number in timings.groups())
         counted = [_pairs(line) for line in _COUNTS.findall(text)]
         if len(counted) != 2:
@@ -188,10 +188,13 @@ def _how(said: Answer) -> str:
     return f"failed with exit code {said.code}"
 
 
-def _one(pattern: re.Pattern[str], text: str, what: str) -> re.Match[str]:
-    found = list(pattern.finditer(text))
+def _timings(text: str) -> re.Match[str]:
+    found = list(_TIMINGS.finditer(text))
     if len(found) != 1:
-        raise NoMeasurement(f"benchmark_model wrote {len(found)} {what}s, expected one: {_last_line(text)}")
+        raise NoMeasurement(
+            f"benchmark_model wrote {len(found)} lines of inference timings, expected one; it ended with:"
+            f" {_last_line(text)}"
+        )
     return found[0]
 
 
