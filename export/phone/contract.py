@@ -11,7 +11,19 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-__all__ = ["FORMAT", "INSTRUMENTATION", "PACKAGE", "Failure", "Input", "Memory", "Model", "Outputs", "Plan", "Result"]
+__all__ = [
+    "FORMAT",
+    "INSTRUMENTATION",
+    "PACKAGE",
+    "Failure",
+    "Input",
+    "Memory",
+    "Model",
+    "Outputs",
+    "Plan",
+    "Result",
+    "read_result",
+]
 
 FORMAT: Final = 1
 """Of plan and result; raised when either changes its meaning."""

@@ -1,4 +1,4 @@
-"""What the fake phone does with an ARM program: `benchmark_model`, in the words of the real one; and its ways to fail."""
+"""What the fake phone does with an ARM program: `benchmark_model`, in the real one's words; and its ways to fail."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def main() -> None:
         print("INFO: count=\x1b[31mlots of=\nInference timings in us: Init: never, Inference (avg): -7")
         return
     print("INFO: Loaded model")
-    print("VERBOSE: Replacing 66 out of 66 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 1 partitions for"
-          " subgraph 0.")  # fmt: skip
+    delegate = "66 out of 66 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 1 partitions for subgraph 0."
+    print(f"VERBOSE: Replacing {delegate}")
     us = 11_000.0 / int(options["num_threads"]) * (2 if Path(options["graph"]).name.startswith("0") else 1)
     counted, runs = int(options["warmup_runs"]), int(options["num_runs"])
     more = "" if behaviour == "old" else f" p5={us * 0.9:g} median={us * 0.97:g} p95={us * 1.2:g}"

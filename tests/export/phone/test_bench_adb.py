@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from distill.cli import app
+from export.phone.contract import Plan, Result, read_result
 from tests.export.phone.conftest import Bench, Table
 from tests.export.phone.fake_phone import FakePhone, write_binary
 
@@ -45,13 +50,13 @@ def test_app_and_binary_on_a_phone_with_two_clusters(
             (1, "any"), (1, "cpu0-5 1.6 GHz"), (1, "cpu6-7 2.0 GHz"), (2, "any"), (2, "cpu0-5 1.6 GHz"),
             (2, "cpu6-7 2.0 GHz"), (4, "any"), (4, "cpu0-5 1.6 GHz"),
         }  # fmt: skip
-    app = rows["tflite-int8", "app", 1, "any"]
-    assert app["samples_ms"] == [8, 9, 10, 11, 12] * 2 and app["round_ms"] == [10, 10]
-    assert (app["p50_ms"], app["mean_ms"], app["load_ms"]) == (10, 10, 12.5)
-    assert app["peak_memory_mb"] == pytest.approx(71_000 * 1024 / 1e6)
-    assert app["runtime"] == "TensorFlow Lite 2.16.1, arm64-v8a"
-    assert app["answers"] == {"images": 8, "bit_equal": True, "max_difference": 0}
-    assert app["remarks"] == [] and app["drift"] == 0 and app["device"] == "Desk Nobody A1"
+    ours = rows["tflite-int8", "app", 1, "any"]
+    assert ours["samples_ms"] == [8, 9, 10, 11, 12] * 2 and ours["round_ms"] == [10, 10]
+    assert (ours["p50_ms"], ours["mean_ms"], ours["load_ms"]) == (10, 10, 12.5)
+    assert ours["peak_memory_mb"] == pytest.approx(71_000 * 1024 / 1e6)
+    assert ours["runtime"] == "TensorFlow Lite 2.16.1, arm64-v8a"
+    assert ours["answers"] == {"images": 8, "bit_equal": True, "max_difference": 0}
+    assert ours["remarks"] == [] and ours["drift"] == 0 and ours["device"] == "Desk Nobody A1"
     binary = rows["tflite-float32", "benchmark_model", 2, "cpu6-7 2.0 GHz"]
     assert binary["samples_ms"] == [] and binary["p90_ms"] is None and binary["answers"] is None
     assert binary["p50_ms"] == pytest.approx(5.5 * 0.97) and binary["mean_ms"] == pytest.approx(5.5)
@@ -95,3 +100,39 @@ def test_results_are_fetched_from_outside_where_run_as_is_broken(
     before = phone.state()
     bench()
     assert phone.state() == before and bench.document["rows"][0]["p50_ms"] == 10
+
+
+def test_the_report_shows_phone_and_cpu(table: Table, bench: Bench, make_phone: MakePhone) -> None:
+    table.plug(make_phone())
+    bench("tflite-int8", "tflite-float32")
+    told = CliRunner().invoke(app, ["report", "--run", str(bench.run)])
+    assert told.exit_code == 0, told.output
+    report = json.loads((bench.run / "report.json").read_text())
+    assert report["phone"]["device"] == "Desk Nobody A1, Android 13, Unisoc T606, 1 cores"
+    assert [(row["name"], row["p50_ms"]) for row in report["phone"]["rows"]] == [
+        ("tflite-int8", 10), ("tflite-float32", 10),
+    ]  # fmt: skip
+    assert next(row for row in report["rows"] if row["name"] == "tflite-int8")["latency"]
+    assert "On a phone" in (bench.run / "report.html").read_text()
+    document = bench.document
+    for row in document["rows"]:
+        row["sha256"] = "0" * 64  # of files that were made anew since
+    (bench.run / "benchmark/benchmark-adb.json").write_text(json.dumps(document))
+    assert CliRunner().invoke(app, ["report", "--run", str(bench.run)]).exit_code == 0
+    assert json.loads((bench.run / "report.json").read_text())["phone"] is None
+
+
+def test_the_documents_of_the_contract_are_true() -> None:
+    text = (Path(__file__).parents[3] / "docs/benchmark-on-a-phone.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    plan, result = Plan.model_validate_json(first), read_result(second)
+    assert isinstance(result, Result) and result.answers(plan) == ""
+    for wrong in (
+        second.replace('"threads": 2', '"threads": "2"'),
+        second.replace("21.4", "NaN"),
+        second.replace("8.1", "-8.1"),
+        second.replace('"error": null', '"error": null, "more": 1'),
+        second.replace("[8.1, 7.9, 8.0]", "[]"),
+        second.replace('"memory": null', '"memory": {"before_kb": 1, "peak_kb": 2}'),
+    ):
+        assert isinstance(read_result(wrong), str), wrong

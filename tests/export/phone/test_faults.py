@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -202,7 +203,7 @@ def test_stopped_in_the_middle(
         time.sleep(0.1)
     time.sleep(0.5)
     assert phone.state() != before
-    process.send_signal(how)
+    os.killpg(process.pid, how)  # as a terminal does
     said, _ = process.communicate(timeout=60)
     if how == signal.SIGKILL:  # nobody could put anything back: the next visit does
         phone.say(**{f"{way}.behaviour": "refuses"})
