@@ -121,26 +121,23 @@ class Adb:
                     f"no room for {file.name} ({size / 1e6:.1f} MB) in {folder} on the phone: free some space there"
                 )
             raise DeviceError(self._why(f"copying {file.name} to it", text))
-        self.ask("chmod", mode, target)
-        arrived = hashlib.sha256(self.read(target, limit)).hexdigest()
+        arrived = hashlib.sha256(self.output('chmod "$1" "$2" && cat "$2"', mode, target, limit_s=limit)).hexdigest()
         if arrived != sha256_of(file):
             raise DeviceError(
                 f"{file.name} arrived damaged on the phone (sha256 {arrived[:12]}…, here {sha256_of(file)[:12]}…):"
                 " try another cable or port"
             )
 
-    def read(self, path: str, limit_s: float | None = None) -> bytes:
-        """Bytes of a file on the phone, as far as they came: compare lengths or hashes.
+    def output(self, text: str, *arguments: str, limit_s: float | None = None) -> bytes:
+        """Unchanged bytes that shell text of our own writes, with the arguments as $1, $2, …
+
+        Whether it succeeded, and whether all of it came, cannot be seen: compare lengths or hashes.
 
         Raises:
             TookTooLong: it did not end in time.
         """
-        return self.output("cat", path, limit_s=limit_s)
-
-    def output(self, *arguments: str, limit_s: float | None = None) -> bytes:
-        """Unchanged bytes that a command writes; whether it succeeded cannot be seen."""
-        limit = QUICK_S if limit_s is None else limit_s
-        return self._call(["exec-out", shlex.join(arguments)], limit, shlex.join(arguments), binary=True)[0]
+        wrapped = f"sh -c {shlex.quote(text)} {shlex.join(['sh', *arguments])}"
+        return self._call(["exec-out", wrapped], QUICK_S if limit_s is None else limit_s, text, binary=True)[0]
 
     def state(self) -> str:
         """What `adb` says of it: `device` if it can be used; empty if it is gone."""

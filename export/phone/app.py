@@ -137,13 +137,11 @@ class App(Way):
         return result
 
     def _fetch(self, name: str) -> bytes:
-        """A file of the app's own folder, or of its outer one where the phone's `run-as` does not work."""
-        adb = self._desk.adb
-        if adb.shell("run-as", PACKAGE, "test", "-f", f"{_RESULTS}/{name}").code == 0:
-            return adb.output("run-as", PACKAGE, "cat", f"{_RESULTS}/{name}")
-        if adb.shell("test", "-f", f"{_OUTSIDE}/{name}").code == 0:
-            return adb.output("cat", f"{_OUTSIDE}/{name}")
-        return b""
+        """A file of the app's own folder, or of its outer one where `run-as` does not work; empty if it is in neither."""
+        inside, outside = f"{_RESULTS}/{name}", f"{_OUTSIDE}/{name}"
+        return self._desk.adb.output(
+            'run-as "$1" cat "$2" 2>/dev/null || cat "$3" 2>/dev/null', PACKAGE, inside, outside
+        )
 
 
 def app_version(desk: Desk) -> str | None:

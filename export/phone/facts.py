@@ -15,6 +15,7 @@ __all__ = ["THERMAL", "Cluster", "Conditions", "Phone", "read_conditions", "read
 THERMAL: Final = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 """Names of Android's thermal status, 0 to 6; from 1 on the phone slows itself down."""
 _CHARGING: Final = {"1": "unknown", "2": "charging", "3": "discharging", "4": "not charging", "5": "full"}
+_BETWEEN: Final = "== battery =="
 _CPUS: Final = "/sys/devices/system/cpu"
 
 
@@ -130,8 +131,10 @@ def read_conditions(adb: Adb) -> Conditions:
     Raises:
         DeviceError: it went away.
     """
-    thermal = _numbers(r"^\s*Thermal Status: (\d+)\s*$", adb.shell("dumpsys", "thermalservice").text)
-    battery = adb.shell("dumpsys", "battery").text
+    heat, _, battery = adb.script(f"dumpsys thermalservice; echo; echo {_BETWEEN}; dumpsys battery").text.partition(
+        f"\n{_BETWEEN}\n"
+    )
+    thermal = _numbers(r"^\s*Thermal Status: (\d+)\s*$", heat)
     tenths = _numbers(r"^\s*temperature: (-?\d+)\s*$", battery)
     level = _numbers(r"^\s*level: (\d+)\s*$", battery)
     status = re.search(r"^\s*status: (\d)\s*$", battery, re.MULTILINE)

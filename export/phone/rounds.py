@@ -75,7 +75,7 @@ class Rounds:
     def __init__(self, adb: Adb, phone: Phone, settings: BenchmarkSettings, progress: Progress) -> None:
         self._adb, self._phone, self._settings, self._progress = adb, phone, settings, progress
         self.failures: list[dict[str, str]] = []
-        self._first = read_conditions(adb)
+        self._first = self._latest = read_conditions(adb)
         self._cooling_s = 0.0
 
     def attempt(self, file: File, way: Way, call: Callable[[], _T]) -> _T | None:
@@ -93,6 +93,7 @@ class Rounds:
     def measure(self, files: Sequence[File], programs: Sequence[Program]) -> list[dict[str, Any]]:
         """Rows of what could be timed in every round."""
         series = list(self._plan(files, programs))
+        self._latest = read_conditions(self._adb)
         with self._progress.task("timing on the phone", len(series) * self._settings.rounds, "processes") as task:
             for number in range(self._settings.rounds):
                 for each in series if number % 2 == 0 else reversed(series):
@@ -113,7 +114,7 @@ class Rounds:
         """For the document: heat and battery before and after it all, time spent cooling, and what failed."""
         return {
             "before": self._first.as_dict(),
-            "after": read_conditions(self._adb).as_dict(),
+            "after": self._latest.as_dict(),
             "cooling_s": round(self._cooling_s, 1),
             "failures": self.failures,
         }
@@ -131,22 +132,24 @@ class Rounds:
                         yield _Series(file, program, Job(threads, cluster, settings.runs, settings.warmup))
 
     def _once(self, each: _Series) -> None:
-        each.before.append(self._cooled())
-        each.timed.append(each.program.way.time(each.file.model, each.job))
-        each.after.append(read_conditions(self._adb))
+        self._cool()
+        before = self._latest
+        timed = each.program.way.time(each.file.model, each.job)
+        self._latest = read_conditions(self._adb)
+        each.before.append(before)
+        each.timed.append(timed)
+        each.after.append(self._latest)
 
-    def _cooled(self) -> Conditions:
+    def _cool(self) -> None:
         """Wait until the phone is no longer hot, or the time for that is spent."""
-        found = read_conditions(self._adb)
-        if self._hot(found) and self._cooling_s < COOL_S:
-            self._say(f"the phone is hot ({found}): it may cool for {COOL_S - self._cooling_s:.0f} s")
-        while self._hot(found) and self._cooling_s < COOL_S:
+        if self._hot(self._latest) and self._cooling_s < COOL_S:
+            self._say(f"the phone is hot ({self._latest}): it may cool for {COOL_S - self._cooling_s:.0f} s")
+        while self._hot(self._latest) and self._cooling_s < COOL_S:
             time.sleep(POLL_S)
             self._cooling_s += POLL_S
-            found = read_conditions(self._adb)
-            if self._cooling_s >= COOL_S and self._hot(found):
-                self._say(f"it is still hot ({found}): going on, and marking what is measured")
-        return found
+            self._latest = read_conditions(self._adb)
+            if self._cooling_s >= COOL_S and self._hot(self._latest):
+                self._say(f"it is still hot ({self._latest}): going on, and marking what is measured")
 
     def _hot(self, found: Conditions) -> bool:
         if found.thermal_status:
@@ -183,7 +186,7 @@ class Rounds:
 
     def _remarks(self, each: _Series, drift: float) -> Iterator[str]:
         if abs(drift) > DRIFT:
-            yield f"drift: a round took {100 * drift:+.0f} % of the first one's time"
+            yield f"drift: a round took {100 * abs(drift):.0f} % {'more' if drift > 0 else 'less'} than the first one"
         worst = max((found.thermal_status or 0 for found in (*each.before, *each.after)), default=0)
         if worst:
             yield f"throttled: thermal status {worst} ({THERMAL[worst]})"

@@ -129,7 +129,7 @@ FAULTS: Final = (
           " (severe)"), 0, _says(thermal="0\n3")),
     Fault("the battery warms, and it tells no thermal status", ("hot: the battery warmed by 5 °C or more",), 0,
           _says(thermal="none", tenths="285\n340")),
-    Fault("it slows down from round to round", ("drift: a round took +40 % of the first one's time",), 0,
+    Fault("it slows down from round to round", ("drift: a round took 40 % more than the first one",), 0,
           _says(app_behaviour="drifts"), rounds=3),
 )  # fmt: skip
 
