@@ -129,7 +129,7 @@ class Adb:
             )
 
     def output(self, text: str, *arguments: str, limit_s: float | None = None) -> bytes:
-        """Unchanged bytes that shell text of our own writes, with the arguments as $1, $2, …
+        """Unchanged bytes that shell text of our own writes; its arguments are $1, $2 and so on.
 
         Whether it succeeded, and whether all of it came, cannot be seen: compare lengths or hashes.
 

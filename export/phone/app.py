@@ -137,7 +137,7 @@ class App(Way):
         return result
 
     def _fetch(self, name: str) -> bytes:
-        """A file of the app's own folder, or of its outer one where `run-as` does not work; empty if it is in neither."""
+        """A file of the app's folder, or of its outer one where `run-as` does not work; empty if it is in neither."""
         inside, outside = f"{_RESULTS}/{name}", f"{_OUTSIDE}/{name}"
         return self._desk.adb.output(
             'run-as "$1" cat "$2" 2>/dev/null || cat "$3" 2>/dev/null', PACKAGE, inside, outside
@@ -148,5 +148,5 @@ def app_version(desk: Desk) -> str | None:
     """Version of the installed app; None where it is not there."""
     if "package:" not in desk.adb.shell("pm", "path", PACKAGE).text:
         return None
-    found = re.search(r"versionName=(\S+)", desk.adb.shell("dumpsys", "package", PACKAGE).text)
+    found = re.search(r"versionName=(\S+)", desk.adb.script('dumpsys package "$1" | grep versionName=', PACKAGE).text)
     return found[1] if found else "unknown"

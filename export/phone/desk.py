@@ -83,8 +83,9 @@ def _prepare(adb: Adb) -> None:
         raise DeviceError(
             f"the phone says that {_SETTING} is {value!r}, expected a number or null: nothing was changed"
         )
-    awake = "mWakefulness=Awake" in adb.shell("dumpsys", "power").text
-    written = adb.script(f'printf "%s\\n%s\\n" "$1" "$2" > {FOLDER}/before', value, "awake" if awake else "asleep")
+    awake = "mWakefulness=Awake" in adb.script("dumpsys power | grep mWakefulness=").text
+    screen = "awake" if awake else "asleep"
+    written = adb.script(f'{{ echo "$1"; echo "$2"; }} > {FOLDER}/before', value, screen)
     if written.code != 0:
         raise DeviceError(f"the phone does not let us write into {FOLDER}: {written.text.strip()[:200]}")
     adb.ask("settings", "put", "global", _SETTING, _ALWAYS)

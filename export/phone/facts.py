@@ -16,6 +16,18 @@ THERMAL: Final = ("none", "light", "moderate", "severe", "critical", "emergency"
 """Names of Android's thermal status, 0 to 6; from 1 on the phone slows itself down."""
 _CHARGING: Final = {"1": "unknown", "2": "charging", "3": "discharging", "4": "not charging", "5": "full"}
 _BETWEEN: Final = "== battery =="
+_PROPERTIES: Final = (
+    "ro.product.manufacturer",
+    "ro.product.model",
+    "ro.soc.manufacturer",
+    "ro.soc.model",
+    "ro.board.platform",
+    "ro.hardware",
+    "ro.build.version.release",
+    "ro.build.version.sdk",
+    "ro.product.cpu.abilist",
+    "ro.product.cpu.abi",
+)
 _CPUS: Final = "/sys/devices/system/cpu"
 
 
@@ -99,7 +111,9 @@ def read_phone(adb: Adb) -> Phone:
     Raises:
         DeviceError: it went away, or does not answer as Android does.
     """
-    properties = dict(re.findall(r"^\[([^\]\n]+)\]: \[([^\]\n]*)\]$", adb.ask("getprop"), re.MULTILINE))
+    # These alone: all of them would put the phone's serial and its owner's accounts into the log.
+    said = adb.script('for p in "$@"; do echo "$p=$(getprop "$p")"; done', *_PROPERTIES).text
+    properties = {key: value.strip() for key, _, value in (line.partition("=") for line in said.splitlines())}
     sdk, android = properties.get("ro.build.version.sdk", ""), properties.get("ro.build.version.release", "")
     if not sdk.isdecimal() or not android:
         raise DeviceError("the phone does not answer `getprop` as Android does: it names no version")

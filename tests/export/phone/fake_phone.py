@@ -36,7 +36,7 @@ CLOCKS = {0: 1612, 1: 1612, 2: 1612, 3: 1612, 4: 1612, 5: 1612, 6: 2002, 7: 2002
 
 # Each is text of `sh`; $PHONE is the folder with the phone's state. A list of values gives one a call, the last again.
 PROGRAMS = {
-    "getprop": 'cat "$PHONE/properties"',
+    "getprop": """sed -nE "s/^\\[$1\\]: \\[(.*)\\]$/\\1/p" "$PHONE/properties\"""",
     "getconf": "echo 4096",
     "dumpsys": """\
 next() { v=$(head -n 1 "$1"); if [ "$(wc -l < "$1")" -gt 1 ]; then sed -i 1d "$1"; fi; echo "$v"; }

@@ -75,7 +75,7 @@ FAULTS: Final = (
           " dialog it shows, then try again",), 2, _has(trusts=False)),
     Fault("it does not answer", ("the phone … is offline: it does not answer: unplug it and plug it in again, or switch"
           " USB debugging off and on",), 2, _has(answers=False)),
-    Fault("a command hangs", ("the phone did not finish `getconf PAGE_SIZE` within 2 s",), 2,
+    Fault("a command hangs", ("the phone did not finish `getconf PAGE_SIZE` within … s",), 2,
           lambda phone: (phone.folder / "bin/getconf").write_text("#!/bin/sh\nexec sleep 5\n") and None),
     Fault("it is no Android", ("the phone does not answer `getprop` as Android does: it names no version",), 2,
           _says(properties="[ro.product.model]: [toaster]")),
@@ -102,7 +102,7 @@ FAULTS: Final = (
     Fault("the app is of an older version", ("the app org.mobiledistill.sample 0.1.0 on the phone has no benchmark:"
           " install the one of this version",), 2, _says(app_behaviour="no benchmark")),
     _app("crashes", "the app wrote no result: Process crashed.", "crashes"),
-    _app("hangs", "the app hung: no end within 3 s", "hangs"),
+    _app("hangs", "the app hung: no end within … s", "hangs"),
     _app("refuses", "the app says (model): Internal error: cannot create interpreter", "refuses the file"),
     _app("garbage", "what the app wrote is no result: Invalid JSON: …", "writes garbage"),
     _app("cut", "what the app wrote is no result: Invalid JSON: …", "writes half a result"),
@@ -116,7 +116,7 @@ FAULTS: Final = (
     Fault("binary: a library is missing", ("… does not start on the phone (CANNOT LINK EXECUTABLE …): it is for"
           " arm64-v8a; …",), 2, _says(binary_behaviour="no library"), "binary"),
     _binary("crashes", "benchmark_model crashed (SIGSEGV): …", "crashes"),
-    _binary("hangs", "benchmark_model hung: no end within 3 s", "hangs"),
+    _binary("hangs", "benchmark_model hung: no end within … s", "hangs"),
     _binary("refuses", "benchmark_model failed with exit code 1: ERROR: Benchmarking failed.", "refuses the file"),
     _binary("garbage", "benchmark_model wrote 0 lines of inference timings, expected one; …", "writes garbage"),
     _binary("cut", "benchmark_model wrote 0 lines of inference timings, expected one; …", "stops half way"),

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from distill.cli import app
 from export.phone.contract import Plan, Result, read_result
+from export.table import benchmark_table
 from tests.export.phone.conftest import Bench, Table
 from tests.export.phone.fake_phone import FakePhone, write_binary
 
@@ -88,6 +90,9 @@ def test_an_old_phone_that_tells_little(table: Table, bench: Bench, make_phone: 
     assert phone.state() == before
     (row,) = bench.document["rows"]
     assert (row["p50_ms"], row["mean_ms"], row["way"]) == (None, pytest.approx(22.0), "benchmark_model")
+    shown = Console(width=100)
+    shown.print(benchmark_table(bench.document))
+    assert "~22.00" in (told := bench.said()) and "~ a mean: this benchmark_model tells no median" in told
     assert bench.document["device"]["soc"] == "mt6582" and row["before"]["thermal_status"] is None
 
 
