@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -142,6 +142,7 @@ def report(run: _Run = None) -> None:
 
         folder = _open_run(run)
         folder.summary("report")
+        _add_phone(folder)
         _print_result(folder.root, Console(), finished=True)
 
     _end(work)
@@ -285,7 +286,7 @@ def export(context: typer.Context) -> None:
 
 @app.command("bench", context_settings=_FORWARDED)
 def bench(context: typer.Context) -> None:
-    """Time the exported files on this CPU; the same as `distill export bench`."""
+    """Time the exported files, on this CPU or another device; the same as `distill export bench`."""
     _forward(["bench", *context.args])
 
 
@@ -313,7 +314,8 @@ def main() -> None:
 
 
 def _forward(arguments: list[str]) -> None:
-    raise typer.Exit(subprocess.run([sys.executable, "-m", "export", *arguments], check=False).returncode)
+    """Become `python -m export …`: a parent would kill it a moment after Ctrl-C, and a phone has to be put back."""
+    os.execv(sys.executable, [sys.executable, "-m", "export", *arguments])  # noqa: S606 - no shell is wanted
 
 
 def _end(work: Callable[[], None]) -> None:
@@ -380,6 +382,16 @@ def _print_plan(settings: object, console: object, *, measured: bool = False) ->
     if left:
         total = _duration(sum(e.seconds for e in left))
         console.print(f"about {total} on this machine as busy as it is now", highlight=False)
+
+
+def _add_phone(run: Run) -> None:
+    """Write the report again where a phone was asked since."""
+    phone, report = run.folder("benchmark") / "benchmark-adb.json", run.root / "report.json"
+    if phone.exists() and report.exists() and phone.stat().st_mtime > report.stat().st_mtime:
+        from distill.config_file import load_config
+        from distill.report.build import write_report
+
+        write_report(run, load_config(run.root / "config.yaml"))
 
 
 def _duration(seconds: float) -> str:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from export.graph import Output
     from export.quantize.plan import Int8Plan
 
-__all__ = ["Exporter", "artifact_name", "file_name", "open_artifact"]
+__all__ = ["Exporter", "artifact_name", "file_name", "open_artifact", "proven_file"]
 
 FILES = "files.json"
 _CHANGED: Final = 4
@@ -423,10 +423,20 @@ def open_artifact(run: Run, manifest: dict[str, Any], threads: int) -> FilePredi
     Raises:
         ArtifactError: it is gone or not the file that was proven.
     """
-    path = run.folder("export") / manifest["file"]
+    path = proven_file(run, manifest)
+    return FilePredictor(path, manifest["format"], manifest["labels"], threads=threads, output=manifest["output"])
+
+
+def proven_file(run: Run, manifest: dict[str, Any]) -> Path:
+    """Path of an exported file of a run.
+
+    Raises:
+        ArtifactError: it is gone or not the file that was proven.
+    """
+    path = run.folder("export") / str(manifest["file"])
     if not path.is_file() or sha256_of(path) != manifest["sha256"]:
         raise ArtifactError(f"{path} is not the file that was proven; export it again")
-    return FilePredictor(path, manifest["format"], manifest["labels"], threads=threads, output=manifest["output"])
+    return path
 
 
 def read_config(run: Run) -> dict[str, Any]:

@@ -7,11 +7,15 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from export.phone.table import phone_table
+
 __all__ = ["benchmark_table", "ladder_table"]
 
 
 def benchmark_table(document: dict[str, Any]) -> Table:
     """Rows of a benchmark, in the order of the document."""
+    if document["device"]["name"] == "adb":
+        return phone_table(document)
     device, score = document["device"], document["metric"]["title"]
     table = Table(
         title=f"{device['model']}, {device['cores']} cores, batch 1, milliseconds; score: {score}",

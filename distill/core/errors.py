@@ -6,7 +6,8 @@ DistillError
 │   ├── DataError        2  images, folders, manifests
 │   ├── CheckpointError  2  weights that do not fit the model
 │   ├── TeacherError     2  a teacher that cannot teach these classes
-│   └── RunFolderError   2  a run folder that cannot be used
+│   ├── RunFolderError   2  a run folder that cannot be used
+│   └── DeviceError      2  a phone that cannot be had, or that went away
 ├── StoreError           2  a label store that is damaged or stale
 ├── ArtifactError        3  an exported file that did not answer right
 └── GateFailed           3  the run finished, a promise in `gates:` does not hold
@@ -22,6 +23,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DeviceError",
     "DistillError",
     "GateFailed",
     "Problem",
@@ -88,6 +90,10 @@ class TeacherError(UserError):
 
 class RunFolderError(UserError):
     """A run folder that cannot be created, written or continued."""
+
+
+class DeviceError(UserError):
+    """A device that cannot be had, does not do as it is told, or went away."""
 
 
 class StoreError(DistillError):

@@ -22,7 +22,7 @@ from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
 from distill.report.masks import draw_masks
 from distill.report.page import render as render_page
-from distill.report.rows import class_scores, file_row, trained_row, validated
+from distill.report.rows import class_scores, file_row, phone_rows, trained_row, validated
 from distill.tasks._mask_answers import MaskAnswers
 from distill.tasks.classification import LabelAnswers
 
@@ -48,6 +48,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
     summaries = {name: run.summary(name) for name in ("data", "teacher", "labels", "student", "baseline")}
     files = read_json(run.folder("export") / "files.json")
     timed = read_json(run.folder("benchmark") / "benchmark.json")
+    on_phone = run.folder("benchmark") / "benchmark-adb.json"
     pictures: dict[str, bytes] = {}
     trained = _trainings(summaries)
     main = next((f for f in files if f["name"] == "tflite-int8" and f["status"] == "ok"), None)
@@ -72,6 +73,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
             *(trained_row(name, summaries[stage], split, metric) for name, stage in _STAGES.items()),
             *(file_row(file, timed["rows"], split, metric) for file in files),
         ],
+        "phone": phone_rows(read_json(on_phone), files) if on_phone.exists() else None,
         "gain": asdict(gain) if gain else None,
         "gates": list(_gates(config.gates, main, split, metric)),
         "int8": main.get("ladder") if main else None,

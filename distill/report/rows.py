@@ -7,12 +7,16 @@ from typing import Any, Final
 
 from distill.core.task import Metric
 
-__all__ = ["class_scores", "file_row", "trained_row", "validated"]
+__all__ = ["class_scores", "file_row", "phone_rows", "trained_row", "validated"]
 
 _UNKNOWN: Final = dict.fromkeys(
     ("bytes", "parameters", "score", "images", "latency", "agreement", "max_difference", "drop", "partitions")
 )
 _PIXELS: Final = {"pixel_accuracy": "pixel accuracy", "boundary_f": "boundary F"}
+_ON_PHONE: Final = (
+    "name", "runtime", "way", "cores", "threads", "p50_ms", "p90_ms", "p99_ms", "mean_ms", "load_ms", "peak_memory_mb",
+    "remarks",
+)  # fmt: skip
 _TIMES: Final = ("threads", "p50_ms", "p90_ms", "p99_ms", "load_ms", "peak_memory_mb")
 
 
@@ -93,6 +97,25 @@ def file_row(file: Mapping[str, Any], timed: Sequence[Mapping[str, Any]], split:
         "status": "ok",
         "reason": "",
     }
+
+
+def phone_rows(timed: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What was measured on a phone of these very files; None where nothing was.
+
+    Args:
+        timed: the document of `distill bench --device adb`.
+        files: the run's, as `export/files.json` has them.
+
+    Returns:
+        `device` in words, and `rows`.
+    """
+    known = {file["sha256"] for file in files if file["status"] == "ok"}
+    rows = [{key: row[key] for key in _ON_PHONE} for row in timed["rows"] if row["sha256"] in known]
+    if not rows:
+        return None
+    device = timed["device"]
+    words = [device["model"], f"Android {device['android']}", device["soc"], f"{device['cores']} cores"]
+    return {"device": ", ".join(filter(None, words)), "rows": rows}
 
 
 def _scored(score: Mapping[str, Any], metric: Metric) -> dict[str, Any]:

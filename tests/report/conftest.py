@@ -62,6 +62,13 @@ def timed_in_torch(single: float) -> list[dict[str, Any]]:
     return [{"threads": 1, "p50_ms": single, "p90_ms": 1.1 * single, "p99_ms": 1.6 * single}]
 
 
+ON_PHONE = {
+    "name": "tflite-int8", "runtime": "TensorFlow Lite 2.16.1, arm64-v8a", "way": "app", "cores": "any", "threads": 1,
+    "p50_ms": 31.25, "p90_ms": 33.5, "p99_ms": 41.0, "mean_ms": 31.8, "load_ms": 12.0, "peak_memory_mb": 71.0,
+    "remarks": ["throttled: thermal status 2 (moderate)"],
+}  # fmt: skip
+
+
 @pytest.fixture
 def report() -> dict[str, Any]:
     classes = ["cardboard", "glass", "metal", "paper", "plastic", "trash"]
@@ -131,6 +138,7 @@ def report() -> dict[str, Any]:
         "classes": classes,
         "notes": ["This is a demonstration: 410 test images leave intervals of nine points."],
         "rows": rows,
+        "phone": {"device": "Desk Nobody A1, Android 13, Unisoc T606, 8 cores", "rows": [ON_PHONE]},
         "gain": {"value": 0.066, "low": 0.024, "high": 0.107},
         "int8": {
             "limit": 0.01,

@@ -237,6 +237,16 @@ def test_scored_but_not_timed_is_a_line_across(report: dict[str, Any], pictures:
     assert all(f">{name}</text>" in drawn[0] for name in names)
 
 
+def test_times_of_a_phone_stand_beside_those_of_this_machine(
+    report: dict[str, Any], pictures: dict[str, bytes]
+) -> None:
+    text = Page(render(report, pictures)).text
+    assert "On a phone Desk Nobody A1, Android 13, Unisoc T606, 8 cores." in text
+    assert "app any 1 31" in text and "throttled: thermal status 2 (moderate)" in text
+    assert "not of a phone; those are further down" in text
+    assert "On a phone" not in Page(render({**report, "phone": None}, pictures)).text
+
+
 def test_no_benchmark_still_shows_accuracy(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
     for row in report["rows"]:
         row["latency"] = None
