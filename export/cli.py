@@ -136,18 +136,21 @@ def bench(
     file: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Time only this file, e.g. tflite-int8.")
     ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME[:WHICH]", help="Where: one of `distill ls devices`. Left out: this CPU.")
+    ] = "cpu",
 ) -> None:
-    """Time the exported files on this CPU: size, load time, latency, memory, partitions, accuracy."""
+    """Time the exported files on a device: size, load time, latency, memory, partitions, accuracy."""
 
     def work() -> None:
-        from export.bench import RESULT, benchmark
+        from export.bench import benchmark, result_path
         from export.table import benchmark_table
 
         folder = _open(run)
         progress = _progress()
-        document = benchmark(folder, progress, file)
+        document = benchmark(folder, progress, file, device)
         progress.console.print(benchmark_table(document))
-        progress.console.print(str(folder.folder("benchmark") / RESULT), highlight=False, soft_wrap=True)
+        progress.console.print(str(result_path(folder, device)), highlight=False, soft_wrap=True)
 
     _end(work)
 
