@@ -120,7 +120,7 @@ async function watch() {
 /** Look at one frame after another until the camera is stopped. */
 async function follow(mine) {
   const times = { model: [], scaling: [], frames: [] };
-  at("camera").textContent = "Stop the camera";
+  at("camera").textContent = "Stop camera";
   at("camera").setAttribute("aria-pressed", "true");
   mine.getVideoTracks()[0].addEventListener("ended", stop); // unplugged, or taken by another app
   try {
@@ -144,7 +144,7 @@ function stop() {
   if (!stream) return;
   stream.getTracks().forEach((track) => track.stop());
   stream = null;
-  at("camera").textContent = "Start the camera";
+  at("camera").textContent = "Start camera";
   at("camera").setAttribute("aria-pressed", "false");
 }
 
@@ -228,13 +228,14 @@ function place(element, part, width, height) {
 function list(entries, colored) {
   at("labels").replaceChildren(
     ...entries.map(({ place, share }) => {
-      const [line, name, percent, bar] = ["li", "span", "span", "meter"].map((tag) => document.createElement(tag));
+      const [line, name, percent, bar, part] = ["li", "span", "span", "div", "div"].map((tag) => document.createElement(tag));
       line.dataset.place = place;
       name.className = "name";
       name.textContent = about.labels[place];
       percent.textContent = `${(100 * share).toFixed(1)} %`;
-      bar.value = share;
-      bar.setAttribute("aria-label", about.labels[place]);
+      bar.className = "bar"; // drawn only: the number is there as text
+      part.style.width = `${100 * share}%`;
+      bar.append(part);
       if (colored) line.append(swatch(place));
       line.classList.toggle("colored", colored);
       line.append(name, percent, bar);
