@@ -155,6 +155,19 @@ def bench(
     _end(work)
 
 
+@app.command("arm-setup")
+def arm_setup() -> None:
+    """Make the emulated ARM machine that `bench --device arm-emulated` counts on, once, in the cache folder."""
+
+    def work() -> None:
+        from export.emulated import set_up
+
+        progress = _progress()
+        progress.console.print(str(set_up(progress)), highlight=False, soft_wrap=True)
+
+    _end(work)
+
+
 @app.command("demo")
 def demo(
     run: _RunOption = None,
