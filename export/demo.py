@@ -179,10 +179,11 @@ def _runtime(progress: Progress) -> Path:
 
 
 def _reason(log: str) -> str:
-    """What npm says went wrong, without where it keeps its log."""
-    lines = [line.removeprefix("npm error ").strip() for line in log.splitlines() if line.startswith("npm error ")]
-    said = [line for line in lines if not line.startswith("A complete log") and not line.startswith("code ")]
-    return " ".join(said)[:400] or log.strip()[-400:]
+    """What npm says went wrong, without its stack and where it keeps its log."""
+    lines = [line.removeprefix("npm error").strip() for line in log.splitlines() if line.startswith("npm error")]
+    noise = ("at ", "code ", "errno ", "syscall ", "A complete log")
+    said = " ".join(line for line in lines if not line.startswith(noise))
+    return (said.partition(" code: ")[0] or log.strip())[:400]
 
 
 def _notice(packages: Path) -> str:

@@ -189,10 +189,11 @@ def test_a_classifier_names_the_same_class_as_python(
 @pytest.mark.xdist_group("segmented")
 def test_a_segmenter_draws_the_same_masks_as_python(segmenter: tuple[Run, Path], browser: Any, tmp_path: Path) -> None:
     run, demo = segmenter
-    pictures = test_images(run, 10)
+    pictures = test_images(run, 20)
     about, logits, sizes = answers(demo, pictures)
     colors = class_colors(len(about["labels"]))
     equal = pixels = 0
+    shares: list[list[float]] = []
     with opened(browser, demo, color_scheme="dark") as page:
         status(page, READY)
         for picture, maps, (height, width) in zip(pictures, logits, sizes, strict=True):
@@ -206,8 +207,9 @@ def test_a_segmenter_draws_the_same_masks_as_python(segmenter: tuple[Run, Path],
             assert said == pytest.approx(
                 {c: 100 * (found == c).mean() for c in range(len(about["labels"])) if (found == c).any()}, abs=0.06
             )
-            if len(said) == len(about["labels"]):  # one that shows every class
-                screenshot(page, "demo-segmenter", tmp_path)
+            shares.append([said.get(place, 0.0) for place in range(len(about["labels"]))])
+        choose(page, pictures[int(np.min(shares, axis=-1).argmax())])  # one that shows every class, where there is one
+        screenshot(page, "demo-segmenter", tmp_path)
     assert equal / pixels > 0.999
 
 
