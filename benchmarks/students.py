@@ -64,7 +64,7 @@ def _measure(student: Offered, folder: Path, options: argparse.Namespace) -> dic
     network = plugins.build(student.config(), [f"class {n}" for n in range(student.classes)])
     size = network.image_size
     images = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
-    _settle(network, torch.from_numpy(images))
+    settle(network, torch.from_numpy(images))
     calibration = [image[None] for image in images]
     network.eval()
     plan = minimum_and_maximum(network, calibration, TFLite().float_layers(network))
@@ -97,7 +97,7 @@ def _measure(student: Offered, folder: Path, options: argparse.Namespace) -> dic
     }
 
 
-def _settle(network: Network, images: torch.Tensor) -> None:
+def settle(network: Network, images: torch.Tensor) -> None:
     """Give batch norms the statistics of these images."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

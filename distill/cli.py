@@ -286,8 +286,14 @@ def export(context: typer.Context) -> None:
 
 @app.command("bench", context_settings=_FORWARDED)
 def bench(context: typer.Context) -> None:
-    """Time the exported files, on this CPU or another device; the same as `distill export bench`."""
+    """Time the exported files on this CPU or another device; the same as `distill export bench`."""
     _forward(["bench", *context.args])
+
+
+@app.command("demo", context_settings=_FORWARDED)
+def demo(context: typer.Context) -> None:
+    """Write a page that runs the exported file in a browser; the same as `distill export demo`."""
+    _forward(["demo", *context.args])
 
 
 @app.command("tune", hidden=True)

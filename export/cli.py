@@ -164,6 +164,50 @@ def bench(
     _end(work)
 
 
+@app.command("arm-setup")
+def arm_setup() -> None:
+    """Make the emulated ARM machine that `bench --device arm-emulated` counts on, once, in the cache folder."""
+
+    def work() -> None:
+        from export.emulated import set_up
+
+        progress = _progress()
+        progress.console.print(str(set_up(progress)), highlight=False, soft_wrap=True)
+
+    _end(work)
+
+
+@app.command("demo")
+def demo(
+    run: _RunOption = None,
+    into: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Folder to write. Left out: demo/ in the run folder.")
+    ] = None,
+    file: Annotated[str, typer.Option(metavar="NAME", help="Which TFLite file the page runs.")] = "tflite-int8",
+    serve: Annotated[bool, typer.Option("--serve", help="Show it to this machine's browsers until Ctrl-C.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0 takes any that is free.")] = 8000,
+) -> None:
+    """Write a static folder whose page runs the file in a browser: pictures or the camera in, answers and times out."""
+
+    def work() -> None:
+        from export.demo import make_demo
+        from export.demo import serve as show
+
+        progress = _progress()
+        made = make_demo(_open(run), progress, into, file)
+
+        def say(text: str) -> None:
+            progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+        say(f"{made.folder}: {made.bytes / 1e6:.1f} MB, of which a browser loads at most {made.fetched / 1e6:.1f} MB")
+        if serve:
+            show(made.folder, port, lambda address: say(f"{address} (Ctrl-C ends it)"))
+        else:
+            say("any static web server can show it; on this machine --serve does")
+
+    _end(work)
+
+
 def main() -> None:
     """Entry point of `export` and `python -m export`."""
     app(args=with_defaults(sys.argv[1:], "--quantize", ["int8", "float16"]), prog_name="export")

@@ -9,13 +9,15 @@ from rich.table import Table
 
 from export.phone.table import phone_table
 
-__all__ = ["benchmark_table", "ladder_table"]
+__all__ = ["benchmark_table", "instruction_table", "ladder_table"]
 
 
 def benchmark_table(document: dict[str, Any]) -> Table:
     """Rows of a benchmark, in the order of the document."""
     if document["device"]["name"] == "adb":
         return phone_table(document)
+    if "instructions" in document["rows"][0]:
+        return instruction_table(document)
     device, score = document["device"], document["metric"]["title"]
     table = Table(
         title=f"{device['model']}, {device['cores']} cores, batch 1, milliseconds; score: {score}",
@@ -37,6 +39,37 @@ def benchmark_table(document: dict[str, Any]) -> Table:
             "-" if row["partitions"] is None else str(row["partitions"]),
             f"{row['score']:.3f}",
         )
+    return table
+
+
+def instruction_table(document: dict[str, Any]) -> Table:
+    """Rows of an emulated device, which has no clock."""
+    table = Table(
+        title=f"{document['device']['model']}: instructions an inference, batch 1, one thread",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in ("file", "core", "million", "spread", "answers", "MB file", "parts", "score"):
+        left = heading in {"file", "core"}
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    for row in document["rows"]:
+        samples = row["samples"]
+        table.add_row(
+            row["name"],
+            row["core"],
+            f"{row['instructions'] / 1e6:.2f}",
+            f"{(max(samples) - min(samples)) / row['instructions']:.1e}",
+            "the same" if row["same_bytes"] else f"± {row['largest_difference']:.0e}",
+            f"{row['bytes'] / 1e6:.2f}",
+            "-" if row["partitions"] is None else str(row["partitions"]),
+            f"{row['score']:.3f}",
+        )
+    table.caption = (
+        "Instructions are no time: cores need different numbers of cycles for them, and waiting for memory is not in"
+        " it. They compare files and versions of the runtime. answers: against this machine's, all bytes or the largest"
+        " difference."
+    )
     return table
 
 

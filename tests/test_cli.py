@@ -40,7 +40,7 @@ def test_help_imports_nothing_heavy(module: str, arguments: list[str]) -> None:
         ("students", ["mobilenetv4_conv_small", "186 M"]),
         ("tasks", ["classification"]),
         ("formats", ["tflite", "onnx"]),
-        ("devices", ["adb", "cpu"]),
+        ("devices", ["adb", "arm_emulated", "cpu"]),
         ("recipes", ["quickstart", "trashnet"]),
     ],
 )

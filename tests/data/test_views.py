@@ -145,11 +145,22 @@ def test_a_full_area_keeps_the_image_nearly_whole() -> None:
 # Rendering
 
 
-@pytest.mark.parametrize(("width", "height"), [(64, 48), (31, 97), (8, 8), (1, 1), (500, 3)])
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 64), (8, 8), (1, 1), (500, 3)])
 def test_the_whole_image_is_what_pillow_makes_of_it(width: int, height: int) -> None:
     image = picture(width, height)
     expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(render(image, View(0, 0, width, height, False), 32), expected)
+
+
+@pytest.mark.parametrize(("width", "height", "top", "side"), [(31, 97, 0, 31), (61, 997, 468, 61), (99, 341, 280, 61)])
+def test_tall_images_are_scaled_across_first_whichever_pillow_it_is(
+    width: int, height: int, top: int, side: int
+) -> None:
+    # Pillow 13 alone goes down first here, and answers otherwise.
+    image = picture(width, height)
+    across = image.resize((32, height), Image.Resampling.BILINEAR, box=(0, 0, side, height))
+    expected = np.asarray(across.resize((32, 32), Image.Resampling.BILINEAR, box=(0, top, 32, top + side)))
+    np.testing.assert_array_equal(render(image, View(0, top, side, side, False), 32), expected)
 
 
 def test_a_box_of_the_right_size_is_the_plain_crop() -> None:
