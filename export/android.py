@@ -40,7 +40,9 @@ _PICTURES: Final = 4
 _LONGEST: Final = 512  # pixels of a golden picture's longer side: large enough to be scaled down, 4 take about 1 MB
 _BEST: Final = 5
 _LEAST: Final = 1e-12  # probabilities of zero become this before the logarithm, as everywhere
-_TOLERANCE: Final = {"int8": 0.05, "float16": 0.002, "float32": 0.002}
+_TOLERANCE: Final = {"int8": 0.1, "float16": 0.002, "float32": 0.002}
+"""Difference of probabilities that counts as the same. On x86-64, TensorFlow 2.16.1 (which the app has) differs from
+LiteRT 2.3 by 4e-7, int8 and float; the built-in int8 kernels of 2.14, which round at other places, by up to 0.074."""
 _FIRST_LINE = "# The model in this module"
 
 
@@ -245,14 +247,14 @@ def _png(picture: Image.Image) -> bytes:
 
 
 _CLASSIFY = """\
-import android.graphics.BitmapFactory
 import org.mobiledistill.inference.ImageClassifier
+import org.mobiledistill.inference.Photos
 
 // Once, for example in onCreate; it reads the model from the assets.
 val classifier = ImageClassifier.fromAssets(this)
 
-// For every picture, on any thread but the main one: 
-val bitmap = BitmapFactory.decodeStream(contentResolver.openInputStream(uri))
+// For every picture, on any thread but the main one:
+val bitmap = Photos.decode(contentResolver, uri)
 val best = classifier.classify(bitmap).firstOrNull()
 label.text = best?.let { "${it.label} ${(it.score * 100).toInt()} %" } ?: "nothing"
 
@@ -261,14 +263,14 @@ classifier.close()
 """
 
 _SEGMENT = """\
-import android.graphics.BitmapFactory
 import org.mobiledistill.inference.ImageSegmenter
+import org.mobiledistill.inference.Photos
 
 // Once, for example in onCreate; it reads the model from the assets.
 val segmenter = ImageSegmenter.fromAssets(this)
 
 // For every picture, on any thread but the main one:
-val bitmap = BitmapFactory.decodeStream(contentResolver.openInputStream(uri))
+val bitmap = Photos.decode(contentResolver, uri)
 val segmentation = segmenter.segment(bitmap)
 picture.setImageBitmap(segmentation.overlay(bitmap))
 

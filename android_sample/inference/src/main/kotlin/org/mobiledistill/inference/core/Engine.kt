@@ -30,6 +30,11 @@ internal fun Buffer.toStart() {
     rewind()
 }
 
+/** `position`, likewise. */
+internal fun Buffer.at(place: Int) {
+    position(place)
+}
+
 /** Memory that a runtime reads and writes in place. */
 fun directBuffer(bytes: Int): ByteBuffer = ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())
 

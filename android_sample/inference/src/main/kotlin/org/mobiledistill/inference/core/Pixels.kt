@@ -18,9 +18,11 @@ class Pixels(val width: Int, val height: Int, val argb: IntArray) {
  * How stored pixels become upright: values 1 to 8 of the EXIF tag `Orientation`.
  *
  * @property exif the value of the tag.
+ * @property mirrored whether left and right change places, before it is turned.
  * @property swaps whether width and height change places.
+ * @property degrees by which it is turned clockwise.
  */
-enum class Orientation(val exif: Int, private val mirrored: Boolean, private val quarters: Int) {
+enum class Orientation(val exif: Int, val mirrored: Boolean, private val quarters: Int) {
     UPRIGHT(1, false, 0),
     MIRRORED(2, true, 0),
     TURNED_180(3, false, 2),
@@ -32,6 +34,8 @@ enum class Orientation(val exif: Int, private val mirrored: Boolean, private val
     ;
 
     val swaps: Boolean get() = quarters % 2 == 1
+
+    val degrees: Int get() = quarters * 90
 
     /**
      * Where a stored pixel goes in the upright picture, as an index: start + x * perX + y * perY.
