@@ -23,7 +23,7 @@ from distill.data.decode import decode
 from distill.data.mask_file import png_of_mask
 from distill.data.views import Resize, fixed_view, render
 
-FOLDER = Path(__file__).parents[2] / "android_sample/inference/src/test/resources/golden"
+FOLDER = Path(__file__).parents[2] / "android_sample/core-tests/src/test/resources/golden"
 
 _Bytes = npt.NDArray[np.uint8]
 _ORIENTATION = 0x0112  # EXIF
@@ -182,6 +182,18 @@ def pictures() -> dict[str, bytes]:
     return {"scene": _png(Image.fromarray(scene)), "mask": png_of_mask(mask), **found}
 
 
+def exif() -> list[dict[str, Any]]:
+    """EXIF data as it stands in a JPEG, of all orientations, among other tags, in both orders of bytes."""
+    found = []
+    for turn in range(1, 9):
+        for endian in ("<", ">"):
+            data = Image.Exif()
+            data.endian = endian
+            data[0x010F], data[_ORIENTATION], data[0x0112 + 25] = "maker", turn, 1
+            found.append({"orientation": turn, "app1": data.tobytes().hex()})
+    return found
+
+
 def documents() -> dict[str, Any]:
     """All JSON files, by name."""
     return {
@@ -192,6 +204,7 @@ def documents() -> dict[str, Any]:
         "rankings": rankings(),
         "smoothing": smoothing(),
         "colors": class_colors(30).tolist(),
+        "exif": exif(),
     }
 
 

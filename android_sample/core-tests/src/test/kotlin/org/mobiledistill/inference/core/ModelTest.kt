@@ -1,7 +1,6 @@
 package org.mobiledistill.inference.core
 
 import com.sun.management.ThreadMXBean
-import java.io.File
 import java.lang.management.ManagementFactory
 import java.util.concurrent.Callable
 import java.util.concurrent.Executors
@@ -9,10 +8,9 @@ import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
-import org.junit.Assume.assumeTrue
 import org.junit.Test
 
-/** One object owns engine and buffers, whoever calls it; the whole chain answers as Python does. */
+/** One object owns engine and buffers, whoever calls it. */
 class ModelTest {
     private val manifest = Manifests.classifier()
 
@@ -105,29 +103,6 @@ class ModelTest {
         val bytes = (threads.getThreadAllocatedBytes(own) - before) / 50
         // Three duplicates of a plane's buffer, of 64 bytes each: so that a frame is read from its start, untouched.
         assertTrue("$bytes bytes a frame", bytes <= 3 * 64 + 16)
-    }
-
-    @Test
-    fun exportedModelsAnswerAsInPython() {
-        assumeTrue("only where pytest names exports", TestFiles.exports.isNotEmpty() && TestFiles.liteRt != null)
-        for (folder in TestFiles.exports) {
-            val found = ModelManifest.parse(File(folder, ModelManifest.NAME).readText())
-            found.check(java.nio.ByteBuffer.wrap(File(folder, found.file).readBytes()))
-            val engine = LiteRtEngine(TestFiles.liteRt!!, File(folder, found.file), found)
-            Model(found, engine).use { model ->
-                val files = Files { File(folder, it).readBytes() }
-                val results = Golden(model, files, TestFiles::decode).check()
-                assertTrue("$folder has ${results.size} pictures", results.size >= 3)
-                for (result in results) {
-                    val where = "${folder.path}, ${result.picture}"
-                    println("$where: ${result.pixelsDifferent} bytes, ${result.difference}, ${result.maskDifferent} of the mask")
-                    assertEquals(where, null, result.problem)
-                    assertEquals(where, 0, result.pixelsDifferent)
-                    assertEquals("$where: bit for bit", 0.0, result.difference, 0.0)
-                    assertEquals(where, 0, result.maskDifferent)
-                }
-            }
-        }
     }
 
     private companion object {
