@@ -72,7 +72,9 @@ def build(assets: Path, output: Path, cache: Path) -> None:
         classes = folder / "classes"
         classes.mkdir()
         run(["javac", "--release", "8", "-Xlint:-options", "-d", str(classes), str(java)])
-        android, runtime, runtime_api = (tools.jar(n) for n in ("android-all", "tensorflow-lite", "tensorflow-lite-api"))
+        android, runtime, runtime_api = (
+            tools.jar(n) for n in ("android-all", "tensorflow-lite", "tensorflow-lite-api")
+        )
         sources = [_LIBRARY / "kotlin", _APP / "kotlin"]
         tools.kotlinc(sources, classes, [android, runtime, runtime_api, classes])
         shrunk, rules, dex = folder / "shrunk.jar", folder / "shrink.pro", folder / "classes.dex"
@@ -186,7 +188,9 @@ def describe(apk: Path) -> list[str]:
             raise ToolError(f"{apk}: {model.filename} is compressed and cannot be mapped")
         lines.append(f"{model.filename}: {model.file_size / 1e6:.2f} MB, uncompressed, as proven")
         golden = [name for name in names if name.startswith("assets/distill/golden/")]
-        lines.append(f"golden files: {len(golden)}, {sum(opened.getinfo(n).compress_size for n in golden) / 1e6:.2f} MB")
+        lines.append(
+            f"golden files: {len(golden)}, {sum(opened.getinfo(n).compress_size for n in golden) / 1e6:.2f} MB"
+        )
         lines.append(f"classes.dex: {opened.getinfo('classes.dex').file_size / 1e6:.2f} MB")
         for name in sorted(n for n in names if n.startswith("lib/")):
             info = opened.getinfo(name)
@@ -195,7 +199,11 @@ def describe(apk: Path) -> list[str]:
             begins = info.header_offset + 30 + name_length + extra_length
             segments = _segment_alignment(opened.read(name))
             kept = "uncompressed" if info.compress_type == zipfile.ZIP_STORED else "compressed"
-            verdict = "maps on pages of 4 and 16 KB" if segments % _PAGE == 0 and begins % _PAGE == 0 else "pages of 4 KB only"
+            verdict = (
+                "maps on pages of 4 and 16 KB"
+                if segments % _PAGE == 0 and begins % _PAGE == 0
+                else "pages of 4 KB only"
+            )
             lines.append(
                 f"{name}: {info.file_size / 1e6:.2f} MB, {kept}, at a multiple of {_largest_power(begins)},"
                 f" segments aligned to {segments}: {verdict}"
@@ -213,7 +221,9 @@ def _segment_alignment(elf: bytes) -> int:
     )
     headers = range(at, at + size * count, size)
     loaded = [header for header in headers if struct.unpack_from("<I", elf, header)[0] == 1]
-    return min(struct.unpack_from("<Q", elf, h + 48)[0] if wide else struct.unpack_from("<I", elf, h + 28)[0] for h in loaded)
+    return min(
+        struct.unpack_from("<Q", elf, h + 48)[0] if wide else struct.unpack_from("<I", elf, h + 28)[0] for h in loaded
+    )
 
 
 def _largest_power(number: int) -> int:

@@ -1,4 +1,4 @@
-"""The compilers that need no Gradle: fetched once from Maven Central, each held to its SHA-256, and how they are called.
+"""Compilers that need no Gradle: fetched once from Maven Central, each held to its SHA-256, and how they are called.
 
 Standard library alone, so that `python build_apk.py` runs on any Python from 3.10 on.
 """
@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["Toolchain", "ToolError", "cache_folder", "digest_of", "run"]
+__all__ = ["ToolError", "Toolchain", "cache_folder", "digest_of", "run"]
 
 _HERE = Path(__file__).resolve().parent
 _POM, _CHECKSUMS = _HERE / "tools" / "pom.xml", _HERE / "tools" / "checksums.txt"

@@ -1,4 +1,4 @@
-"""What an Android app needs of an exported model: the file, its manifest, labels, and pictures with expected answers."""
+"""What an Android app needs of an exported model: file, manifest, labels, and pictures with expected answers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def sample_app() -> Path:
     app = Path(__file__).parents[1] / "android_sample" / "app"
     if not app.is_dir():
         raise UserError(
-            f"{app} is not there: the sample app comes with a clone of the repository. Name your own module: --into PATH"
+            f"{app} is not there: the sample app comes with a clone of the repository; name your own: --into PATH"
         )
     return app
 
@@ -120,7 +120,7 @@ def _check_module(into: Path) -> None:
     marks = ("build.gradle.kts", "build.gradle", "src/main")
     if not into.is_dir() or not any((into / mark).exists() for mark in marks):
         raise UserError(
-            f"{into}: no Android module is there; expected a folder with a build.gradle.kts, such as the `app` of a project"
+            f"{into}: no Android module is there; expected a folder with a build.gradle.kts, as the `app` of a project"
         )
     assets, use = into / ASSETS, into / _USE
     if assets.is_dir() and any(assets.iterdir()) and not _ours(assets):
@@ -216,7 +216,9 @@ def _pictures(run: Run) -> list[Image.Image]:
 def _mask(answer: npt.NDArray[Any], output: str, width: int, height: int) -> npt.NDArray[np.uint8]:
     """The class of each pixel of the part of a picture that the model saw, uint8 [height, width]."""
     if output == "class_map":  # each pixel takes the class under its centre
-        rows, columns = ((2 * np.arange(n) + 1) * side // (2 * n) for n, side in zip((height, width), answer.shape, strict=True))
+        rows, columns = (
+            (2 * np.arange(n) + 1) * side // (2 * n) for n, side in zip((height, width), answer.shape, strict=True)
+        )
         nearest: npt.NDArray[np.uint8] = answer[rows[:, None], columns[None, :]]
         return nearest
     scores = np.log(np.maximum(answer, _LEAST)).astype(np.float32) if output == "probabilities" else answer
@@ -296,7 +298,7 @@ command replaces them.
    project(":inference").projectDir = file("../mobile-distill/android_sample/inference")
    ```
 
-2. In this module's `build.gradle.kts`. Without the first block the model is packed compressed, and the library refuses it:
+2. In this module's `build.gradle.kts`; a model that is packed compressed cannot be mapped, and the library refuses it:
 
    ```kotlin
    android {{

@@ -102,7 +102,7 @@ def android(
     ] = None,
     file: Annotated[str, typer.Option(metavar="NAME", help="Which file, e.g. tflite-float32.")] = "tflite-int8",
 ) -> None:
-    """Write the model with its manifest, labels and golden pictures into an Android app, and say how to use it there."""
+    """Write a model with its manifest, labels and golden pictures into an Android app, and how to use it there."""
 
     def work() -> None:
         from export.android import bundle, sample_app
@@ -113,8 +113,7 @@ def android(
         model = made.manifest["file"]
         for line in (
             f"  {made.folder}",
-            f"  {model}: {made.sizes[model] / 1e6:.2f} MB; golden pictures: {golden / 1e6:.2f} MB, which an app of yours"
-            " may leave out",
+            f"  {model}: {made.sizes[model] / 1e6:.2f} MB; golden pictures, for tests: {golden / 1e6:.2f} MB",
             f"  how to use it: {made.use}",
         ):
             progress.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """Golden files that Python and Kotlin are both held to; `python -m tests.android.golden` writes them anew.
 
-They lie among the Kotlin library's test resources, so that a Gradle build without Python is held to them too. Inputs are
-made by formulas that both sides know; of large answers the SHA-256 is kept.
+They lie among the Kotlin library's test resources, so that a Gradle build without Python is held to them too. Inputs
+are made by formulas that both sides know; of large answers the SHA-256 is kept.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ _ORIENTATION = 0x0112  # EXIF
 
 _SIZES = (
     # one pixel, lines, tiny ones
-    (1, 1, 64), (1, 1, 1), (1, 2, 7), (2, 1, 32), (1, 97, 64), (97, 1, 64), (2, 2, 3), (3, 5, 64), (5, 3, 2), (7, 13, 224),
+    (1, 1, 64), (1, 1, 1), (1, 2, 7), (2, 1, 32), (1, 97, 64), (97, 1, 64), (2, 2, 3), (3, 5, 64), (5, 3, 2),
+    (7, 13, 224),
     # primes
     (31, 37, 64), (97, 101, 64), (127, 131, 128), (223, 227, 224), (257, 251, 96), (641, 479, 224), (1009, 757, 257),
     # as large as the input, next to it, whole multiples
-    (64, 64, 64), (65, 64, 64), (63, 64, 64), (128, 128, 64), (192, 128, 64), (256, 64, 128), (224, 224, 128), (640, 480, 160),
+    (64, 64, 64), (65, 64, 64), (63, 64, 64), (128, 128, 64), (192, 128, 64), (256, 64, 128), (224, 224, 128),
+    (640, 480, 160),
     # panoramas
     (4001, 97, 64), (97, 4001, 64), (3000, 16, 224), (16, 3000, 96), (8191, 3, 128), (2048, 512, 192), (1021, 389, 224),
 )  # fmt: skip
@@ -52,7 +54,9 @@ def noise(count: int, seed: int) -> _Bytes:
 
 def resizing() -> list[dict[str, Any]]:
     """Odd sizes, both crops, all orientations; every second one of black and white alone, where sums are largest."""
-    cases = [(w, h, s, crop, 1) for w, h, s in _SIZES for crop in ("squash", "center_crop") if w != h or crop == "squash"]
+    cases = [
+        (w, h, s, crop, 1) for w, h, s in _SIZES for crop in ("squash", "center_crop") if w != h or crop == "squash"
+    ]
     cases += [(w, h, s, "center_crop" if turn % 2 else "squash", turn) for w, h, s in _TURNED for turn in range(1, 9)]
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +132,11 @@ def masks() -> list[dict[str, Any]]:
     """Logits in eighths on small grids, enlarged and made smaller; their masks."""
     found = []
     for number, (rows, columns, classes, sizes) in enumerate(
-        [(5, 7, 3, [(41, 29), (7, 5), (1, 1), (350, 3)]), (1, 1, 2, [(13, 9)]), (16, 16, 9, [(97, 101), (224, 224), (11, 5)])]
+        [
+            (5, 7, 3, [(41, 29), (7, 5), (1, 1), (350, 3)]),
+            (1, 1, 2, [(13, 9)]),
+            (16, 16, 9, [(97, 101), (224, 224), (11, 5)]),
+        ]
     ):
         logits = noise(rows * columns * classes, 80 + number).astype(np.float32).reshape(rows, columns, classes) / 8
         for width, height in sizes:

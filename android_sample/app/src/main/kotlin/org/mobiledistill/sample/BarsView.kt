@@ -4,6 +4,7 @@ import android.content.Context
 import android.graphics.Canvas
 import android.graphics.Paint
 import android.util.AttributeSet
+import android.util.TypedValue
 import android.view.View
 
 /** Labels with a bar each; read aloud as a list. */
@@ -17,7 +18,7 @@ class BarsView(context: Context, attributes: AttributeSet?) : View(context, attr
     init {
         @Suppress("DEPRECATION") // getColor(id, theme) came with Android 6
         text.color = resources.getColor(R.color.text)
-        text.textSize = 15 * resources.displayMetrics.scaledDensity
+        text.textSize = TypedValue.applyDimension(TypedValue.COMPLEX_UNIT_SP, 15f, resources.displayMetrics)
         rowHeight = text.textSize * 1.3f + 12 * density
     }
 
