@@ -93,6 +93,34 @@ def files(run: _RunOption = None) -> None:
     _end(work)
 
 
+@app.command("android")
+def android(
+    run: _RunOption = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Folder of your app's module. Left out: the sample's, android_sample/app."),
+    ] = None,
+    file: Annotated[str, typer.Option(metavar="NAME", help="Which file, e.g. tflite-float32.")] = "tflite-int8",
+) -> None:
+    """Write a model with its manifest, labels and golden pictures into an Android app, and how to use it there."""
+
+    def work() -> None:
+        from export.android import bundle, sample_app
+
+        progress = _progress()
+        made = bundle(_open(run), into if into is not None else sample_app(), progress, name=file)
+        golden = sum(size for name, size in made.sizes.items() if name.startswith("golden/"))
+        model = made.manifest["file"]
+        for line in (
+            f"  {made.folder}",
+            f"  {model}: {made.sizes[model] / 1e6:.2f} MB; golden pictures, for tests: {golden / 1e6:.2f} MB",
+            f"  how to use it: {made.use}",
+        ):
+            progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    _end(work)
+
+
 @app.command("verify")
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A TFLite or ONNX file, whoever made it.")],
