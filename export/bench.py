@@ -16,6 +16,7 @@ from distill.core.progress import Progress
 from distill.core.run import Run
 from export.devices._base import Device
 from export.files import Exporter, benchmark_settings, read_config
+from export.isolated import fed_pixels
 
 __all__ = ["RESULT", "benchmark"]
 
@@ -51,6 +52,7 @@ def benchmark(run: Run, progress: Progress, names: Sequence[str] | None = None) 
     device: Device = module.build(module.Config())
     size = manifests[0]["image_size"]
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    tensors = [manifest["tensors"] for manifest in manifests]
     rows = []
     for threads in settings.threads:
         with ExitStack() as stack:
@@ -60,7 +62,9 @@ def benchmark(run: Run, progress: Progress, names: Sequence[str] | None = None) 
             with progress.task(f"timing, {threads} thread{'s' * (threads > 1)}", settings.rounds, "rounds") as task:
                 for _ in range(settings.rounds):
                     for place, session in enumerate(opened):
-                        timed = session.time(image, runs=settings.runs, warmup=settings.warmup)
+                        timed = session.time(
+                            fed_pixels(image, tensors[place]), runs=settings.runs, warmup=settings.warmup
+                        )
                         samples[place] += timed["samples_ms"]
                         peaks[place] = max(peaks[place], timed["peak_memory_mb"])
                     task.advance(1)

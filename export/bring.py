@@ -22,11 +22,10 @@ from distill.checkpoint import load_weights, save_weights
 from distill.config import BenchmarkSettings, ExportSettings, Gates
 from distill.core import plugins
 from distill.core.errors import ArtifactError, RunFolderError, UserError
-from distill.core.files import digest_of, read_json, replacing, sha256_of, write_json, write_text
+from distill.core.files import digest_of, replacing, sha256_of, write_json, write_text
 from distill.core.progress import Progress
 from distill.core.run import Run
-from distill.core.types import FloatArray, ImageRecord, Split
-from distill.data.batches import ImageCache
+from distill.core.types import FloatArray, Split
 from distill.data.candidate import Candidate
 from distill.data.decode import DecodeError, decode
 from distill.data.manifest import Entry, Manifest
@@ -133,9 +132,7 @@ def _bring(given: Brought, run: Run, progress: Progress) -> Run:
     size = _square(_shape_of(program), given.model)[2]
     scratch = run.root / "program.pt2"
     with replacing(scratch) as temporary:
-        import torch
-
-        torch.export.save(program, temporary)
+        temporary.write_bytes(_saved(program))
     try:
         from export.own_student import network_of
 
@@ -267,6 +264,16 @@ def _exported(network: torch.nn.Module, shape: Sequence[int], model: str) -> tor
         ) from error
 
 
+def _saved(program: torch.export.ExportedProgram) -> bytes:
+    import io
+
+    import torch
+
+    stream = io.BytesIO()
+    torch.export.save(program, stream)
+    return stream.getvalue()
+
+
 def _asking(network: torch.nn.Module) -> Callable[[FloatArray], FloatArray]:
     import torch
 
@@ -372,12 +379,13 @@ def _compare(
     if found.shape != expected.shape:
         raise ArtifactError(f"{given.model} answers {list(expected.shape)}, the network made of it {list(found.shape)}")
     difference = float(np.abs(found - expected).max())
-    if not difference <= _NEAR * float(np.abs(expected).max()):
+    largest = float(np.abs(expected).max())
+    if not difference <= _NEAR * largest:
         raise ArtifactError(
-            f"{given.model} answers up to {float(np.abs(expected).max()):.4g}, the network made of it otherwise by up to"
-            f" {difference:.4g} on {len(pixels)} images; please report it"
+            f"{given.model} answers up to {largest:.4g}, the network made of it up to {difference:.4g} otherwise, on"
+            f" {len(pixels)} images; please report it"
         )
-    return {"images": len(pixels), "max_difference": difference, "largest_answer": float(np.abs(expected).max())}
+    return {"images": len(pixels), "max_difference": difference, "largest_answer": largest}
 
 
 def _pixels(entry: Entry, size: int) -> Any:

@@ -1,8 +1,8 @@
 """An exported program of torch as a network of layers that the ways to int8 know: convolutions, batch norms, sums.
 
-`torch.export` keeps what a network does and forgets what it was made of: a convolution is a function of two tensors. The
-ladder asks which layers there are, folds batch norms into them, moves scale between them. Here they become modules again,
-by the names that their weights have.
+`torch.export` keeps what a network does and forgets what it was made of: a convolution is a function of two tensors.
+The ladder asks which layers there are, folds batch norms into them, moves scale between them. Here they become modules
+again, by the names that their weights have.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def lift(program: torch.export.ExportedProgram, scale: Iterable[float], shift: I
     """Make a network of a program.
 
     Args:
-        program: from one float32 [1, 3, H, W] to one tensor; what it does with a batch of one, the network does with any.
+        program: from one float32 [1, 3, H, W] to one tensor; the network does with any batch what it does with one.
         scale: what each of the three channels is multiplied by first.
         shift: what is then added to each.
 
@@ -110,9 +110,9 @@ def convolution(
 ) -> nn.Conv2d:
     """A convolution with these weights [C, K / groups, h, w]."""
     each = [value if isinstance(value, (int, str)) else tuple(value) for value in (stride, padding, dilation)]
-    size = tuple(weight.shape[2:])
-    shape = weight.shape[1] * groups, weight.shape[0]
-    return _filled(nn.Conv2d(*shape, size, *each, groups, bias=bias is not None), weight, bias)  # type: ignore[arg-type]
+    how: dict[str, Any] = dict(zip(("stride", "padding", "dilation"), each, strict=True), bias=bias is not None)
+    size: Any = tuple(weight.shape[2:])
+    return _filled(nn.Conv2d(weight.shape[1] * groups, weight.shape[0], size, groups=groups, **how), weight, bias)
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
@@ -164,10 +164,13 @@ class _Lifting(Builder):
         self._made[node] = images
 
     def _output(self, node: fx.Node) -> Any:
-        leaves = [each for each in node.all_input_nodes]
+        leaves = node.all_input_nodes
         if len(leaves) != 1:
             raise UserError(f"the network gives {len(leaves)} outputs, expected one: its logits")
-        return self._made[leaves[0]]
+        (answer,) = leaves
+        # Probabilities are made of the logits once more, in the file.
+        softmax = answer.op == "call_function" and "softmax" in str(answer.target)
+        return self._made[answer.args[0] if softmax else answer]  # type: ignore[index]
 
     def _call(self, node: fx.Node) -> Any:
         name = str(getattr(node.target, "_opname", getattr(node.target, "__name__", ""))).removesuffix("_")
@@ -241,7 +244,7 @@ class _Lifting(Builder):
             biases = torch.zeros_like(means) if bias is None else self._tensor(bias)
         except _NoLayerError:
             return None
-        module = batch_norm(weights, biases, means, variances, float(eps))
+        module = batch_norm(weights, biases, means, variances, float(str(eps)))
         return self._layer(mean if weight is None else weight, module, source)
 
     def _clamp(self, args: tuple[Any, ...], kwargs: dict[str, Any], node: fx.Node) -> fx.Node:
@@ -300,7 +303,7 @@ def _filled(module: _Module, weight: torch.Tensor, bias: torch.Tensor | None) ->
     with torch.no_grad():
         module.weight.copy_(weight)  # type: ignore[operator]
         if bias is not None:
-            module.bias.copy_(bias)  # type: ignore[operator, union-attr]
+            module.bias.copy_(bias)  # type: ignore[operator]
     return module
 
 

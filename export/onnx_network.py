@@ -204,7 +204,8 @@ def _gemm(reading: _Reading, node: _Node) -> None:
     weight = reading.fixed(node.source(1))
     bias = reading.fixed(node.source(2)) if node.source(2) else None
     weight = weight if node.get("transB", 0) else weight.T
-    reading.layer(node, linear(weight, None if bias is None else bias.expand(len(weight))), reading.computed(node.source(0)))
+    module = linear(weight, None if bias is None else bias.expand(len(weight)))
+    reading.layer(node, module, reading.computed(node.source(0)))
 
 
 def _matmul(reading: _Reading, node: _Node) -> None:
@@ -215,8 +216,8 @@ def _matmul(reading: _Reading, node: _Node) -> None:
 
 
 def _batch_norm(reading: _Reading, node: _Node) -> None:
-    statistics = [reading.fixed(node.source(place)) for place in range(1, 5)]
-    module = batch_norm(*statistics, float(node.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+    weight, bias, mean, variance = (reading.fixed(node.source(place)) for place in range(1, 5))
+    module = batch_norm(weight, bias, mean, variance, float(node.get("epsilon", 1e-5)))
     reading.layer(node, module, reading.computed(node.source(0)))
 
 

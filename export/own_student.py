@@ -84,8 +84,8 @@ def network_of(
         answer = backbone(torch.zeros(2, 3, image_size, image_size))
     if answer.ndim not in {2, 4} or len(answer) != 2:
         raise UserError(
-            f"for 2 images the network answers {list(answer.shape)}, expected logits [2, C] or [2, C, h, w]; is the size"
-            " of the batch written into it?"
+            f"for 2 images the network answers {list(answer.shape)}, expected logits [2, C] or [2, C, h, w]; is the"
+            " size of the batch written into it?"
         )
     names = tuple(class_names) or tuple(str(place) for place in range(answer.shape[1]))
     return Network(backbone, names, image_size, half, half, pretrained=True, answers_maps=answer.ndim == 4).eval()
@@ -104,7 +104,9 @@ def open_program(path: Path) -> torch.export.ExportedProgram:
             return torch.export.load(path)
     except Exception as error:  # zip, JSON, pickle and torch raise their own on damaged bytes
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path}: no .pt2 file of torch.export.save that can be read ({reason[0][:200]})") from error
+        raise CheckpointError(
+            f"{path}: no .pt2 file of torch.export.save that can be read ({reason[0][:200]})"
+        ) from error
 
 
 @contextlib.contextmanager
