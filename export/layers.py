@@ -104,7 +104,8 @@ def layer_noise(file: Path, format_name: str, student: Network, images: Images, 
 
 def _channels_first(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """[1, C, …] to [C, places]."""
-    return values[0].reshape(values.shape[1], -1).astype(np.float64)
+    flat: npt.NDArray[np.float64] = values[0].reshape(values.shape[1], -1).astype(np.float64)
+    return flat
 
 
 def _channels_last(values: npt.NDArray[Any], file: str, expected: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -184,7 +184,7 @@ class _Lifting(Builder):
         if name in {"clamp", "hardtanh"}:
             return self._clamp(args, kwargs, node)
         if name in {"view", "reshape", "_unsafe_view"}:
-            return self.graph.call_function(torch.reshape, (args[0], _any_batch(args[1])))
+            return self.graph.call_function(torch.reshape, (args[0], self._any_batch(*args[:2])))
         if name == "expand" and isinstance(args[1], (list, tuple)) and args[1][0] == 1:
             args = args[0], [-1, *args[1][1:]], *args[2:]
         if name.startswith("upsample_") and len(args) > 1:
@@ -266,6 +266,11 @@ class _Lifting(Builder):
         how |= {"size": list(size)} if size is not None else {"scale_factor": list(scales or ())}
         return self.graph.call_function(F.interpolate, (args[0],), how)
 
+    def _any_batch(self, source: fx.Node, sizes: Any) -> Any:
+        """A batch of one, written into a program as a number, for any number of images."""
+        one = isinstance(sizes, (list, tuple)) and len(sizes) > 0 and sizes[0] == 1
+        return [self.graph.call_method("size", (source, 0)), *sizes[1:]] if one else sizes
+
 
 class _NoLayerError(Exception):
     """The weights of what looks like a layer are computed."""
@@ -305,9 +310,3 @@ def _filled(module: _Module, weight: torch.Tensor, bias: torch.Tensor | None) ->
         if bias is not None:
             module.bias.copy_(bias)  # type: ignore[operator]
     return module
-
-
-def _any_batch(sizes: Any) -> Any:
-    """A batch of one, written into a program as a number, for any number of images."""
-    one = isinstance(sizes, (list, tuple)) and sizes and sizes[0] == 1 and -1 not in sizes
-    return [-1, *sizes[1:]] if one else sizes

@@ -44,8 +44,8 @@ class LayerRunner(ABC):
     """An opened file whose inner tensors can be read, in this process."""
 
     layers: list[dict[str, Any]]
-    """Layers with weights and sums of two tensors, in the order in which they run: `kind` (name of the operator), `name`
-    and `dtype` of what it makes."""
+    """Layers with weights, and sums of two tensors, in the order in which they run: `kind` (the operator), `name` and
+    `dtype` of what it makes."""
 
     @abstractmethod
     def run(self, image: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
