@@ -52,7 +52,7 @@ def benchmark(run: Run, progress: Progress, names: Sequence[str] | None = None) 
     device: Device = module.build(module.Config())
     size = manifests[0]["image_size"]
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
-    tensors = [manifest["tensors"] for manifest in manifests]
+    tensors = [manifest.get("tensors", "bytes") for manifest in manifests]
     rows = []
     for threads in settings.threads:
         with ExitStack() as stack:

@@ -430,7 +430,7 @@ def open_artifact(run: Run, manifest: dict[str, Any], threads: int) -> FilePredi
     path = run.folder("export") / manifest["file"]
     if not path.is_file() or sha256_of(path) != manifest["sha256"]:
         raise ArtifactError(f"{path} is not the file that was proven; export it again")
-    how: dict[str, Any] = {"output": manifest["output"], "tensors": manifest["tensors"]}
+    how: dict[str, Any] = {"output": manifest["output"], "tensors": manifest.get("tensors", "bytes")}
     return FilePredictor(path, manifest["format"], manifest["labels"], threads=threads, **how)
 
 

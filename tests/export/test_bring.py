@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from distill.core.errors import UserError
 from distill.core.files import read_json
 from distill.core.progress import Progress
 from distill.trained_student import load_student
 from export.bring import Brought, bring, channels, parse_shape
+from tests.conftest import MINE
 from tests.export import brought_net
 from tests.export.test_lifted import CONSTANTS, NODES, write_onnx
 from tests.workplace import Workplace
 
-MEAN, STD = "0.45", "0.22"
 SHAPE = (1, 3, 32, 32)
-
-
-@pytest.fixture(scope="session")
-def desk(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Workplace:
-    """A folder with somebody's code, weights and photos, and the int8 file made of them."""
-    root = tmp_path_factory.mktemp("desk")
-    shutil.copy(Path(brought_net.__file__), root / "my_net.py")
-    (root / "pictures").symlink_to(photos / "unlabeled")
-    save_file(brought_net.small(0).state_dict(), root / "weights.safetensors")
-    (root / "labels.txt").write_text("green\nred\nviolet\nother\nnone\n")
-    place = Workplace(root)
-    place.run("tflite", "--quantize", *own("my_net:small"), "--example", "1x3x32x32", "--weights", "weights.safetensors",
-              "--labels", "labels.txt", "--into", "runs/mine", module="export")  # fmt: skip
-    return place
-
-
-def own(model: str) -> list[str]:
-    return ["--model", model, "--images", "pictures", "--mean", MEAN, "--std", STD]
 
 
 def test_the_file_is_proven_against_the_float_network(desk: Workplace) -> None:
@@ -74,8 +54,7 @@ def test_calibration_images_are_written_down_and_are_not_judged_by(desk: Workpla
 def test_the_same_command_finds_its_files(desk: Workplace) -> None:
     path = desk.root / "runs/mine/export/student.int8.tflite"
     before = path.stat().st_mtime_ns
-    told = desk.run("tflite", "--quantize", *own("my_net:small"), "--example", "1x3x32x32", "--weights",
-                    "weights.safetensors", "--labels", "labels.txt", "--into", "runs/mine", module="export")  # fmt: skip
+    told = desk.run("tflite", "--quantize", *MINE, module="export")
     assert path.stat().st_mtime_ns == before and "accuracy against the float network" in told
 
 
@@ -127,7 +106,7 @@ def test_function_and_program_are_one_network(
     desk: Workplace, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(desk.root)
-    torch.export.save(torch.export.export(brought_net.small(0), (torch.zeros(*SHAPE),)), tmp_path / "net.pt2")
+    torch.export.save(torch.export.export(brought_net.small(3), (torch.zeros(*SHAPE),)), tmp_path / "net.pt2")
     bring(brought(desk, str(tmp_path / "net.pt2"), shape=None), tmp_path / "of_program", progress)
     np.testing.assert_array_equal(answers_of(tmp_path / "of_program"), answers_of(desk.root / "runs/mine"))
     moved = tmp_path / "moved"
