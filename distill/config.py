@@ -249,7 +249,8 @@ class ExportSettings(Settings):
     ]
     """Files to make."""
     calibration_images: Annotated[int, Field(ge=4)] = 128
-    """Training and validation images that set the int8 ranges (min/max); never from the test set."""
+    """Training and validation images that set the int8 ranges, balanced by class and brightness; never from the test
+    set."""
     min_float_agreement: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Share of images (in segmentation of pixels) on which a float file must name the student's class, or it is
     rejected."""
@@ -263,6 +264,11 @@ class ExportSettings(Settings):
     output: Literal["probabilities", "logits", "class_map"] = "probabilities"
     """What a file answers: probabilities of the classes, the logits they are made of, or the number of the likeliest
     class."""
+    tensors: Literal["bytes", "int8", "float"] = "bytes"
+    """What a file takes and gives: bytes (uint8 as a camera gives them, answers float32), float (float32 from 0 to 255,
+    answers float32; for browsers), or int8 (bytes less 128, answers int8 by the scale and zero point of the output, so
+    that probabilities have 256 steps; for microcontrollers, and of the int8 TFLite file alone). The same pixels get the
+    same answers; a class map is uint8 always."""
     upsample: bool = False
     """Enlarge the answer to the input's size inside the file; otherwise the app does it; segmentation only."""
 

@@ -53,7 +53,8 @@ def load_student(run: Run, stage: str = "student") -> tuple[Network, dict[str, A
         raise RunFolderError(f"{weights} is not the file that training left; delete {folder} and run again")
     module = plugins.load("students", card["plugin"])
     # The initial weights are not needed to rebuild it, and may be gone.
-    settings = module.Config.model_validate({**card["settings"], "checkpoint": None, "pretrained": False})
+    known = {**card["settings"], "checkpoint": None, "pretrained": False}
+    settings = module.Config.model_validate(known, context={"folder": folder})
     network: Network = module.build(settings, card["class_names"])
     load_weights(network.backbone, weights)
     return network.eval(), card

@@ -18,19 +18,28 @@ import numpy as np
 from distill.core import plugins
 from distill.core.memory import peak_bytes
 from distill.core.timing import sample_ms
-from export.formats._base import Runner
+from export.formats._base import Format, LayerRunner, Runner
 
 __all__: list[str] = []
 
 
-def _open(request: dict[str, Any]) -> tuple[Runner, dict[str, Any]]:
+def _open(request: dict[str, Any]) -> tuple[Runner | LayerRunner, dict[str, Any]]:
     module = plugins.load("formats", request["format"])
     start = time.perf_counter()
-    runner: Runner = module.build(module.Config()).open(Path(request["file"]), request["threads"])
+    maker: Format = module.build(module.Config())
+    if request.get("layers"):
+        shown = maker.open_layers(Path(request["file"]))
+        return shown, {"load_ms": (time.perf_counter() - start) * 1e3, "facts": {"layers": shown.layers}}
+    runner = maker.open(Path(request["file"]), request["threads"])
     return runner, {"load_ms": (time.perf_counter() - start) * 1e3, "facts": runner.facts}
 
 
-def _answer(runner: Runner, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(runner: Runner | LayerRunner, request: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(runner, LayerRunner):
+        values = runner.run(np.load(request["images"], allow_pickle=False))
+        named: dict[str, Any] = {str(place): each for place, each in enumerate(values)}
+        np.savez(request["answers"], **named)
+        return {}
     if request["do"] == "predict":
         images = np.load(request["images"], allow_pickle=False)
         answers = np.concatenate([runner.run(image[None]) for image in images])
@@ -45,7 +54,7 @@ def _main() -> None:
     # Native code prints to file descriptor 1: keep the real stdout for answers, send the rest to stderr.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    runner: Runner | None = None
+    runner: Runner | LayerRunner | None = None
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -31,6 +31,66 @@ _RunOption = Annotated[
 ]
 
 
+# Instead of a run: a network that somebody brings.
+_BRING = "A network that you bring"
+_ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        rich_help_panel=_BRING,
+        help="module:function that makes a torch module (your code, imported from the current folder and run), or a"
+        " .pt2 file of torch.export, or an .onnx file. float32 NCHW in, logits out.",
+    ),
+]
+_WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=_BRING,
+        help="Weights for module:function: safetensors, or a torch file of tensors.",
+    ),
+]
+_ExampleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHAPE", rich_help_panel=_BRING, help="Shape of its input, such as 1x3x224x224; many files say it."
+    ),
+]
+_ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        rich_help_panel=_BRING,
+        help="Photos of what it will see, no labels: a third calibrates, a third chooses a way, a third is the test.",
+    ),
+]
+_MeanOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_BRING,
+        help="What is taken from pixels of 0..1 before it sees them: one number or three, such as 0.485,0.456,0.406."
+        " 0 where it takes 0..1 or raw bytes.",
+    ),
+]
+_StdOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_BRING,
+        help="What they are then divided by, such as 0.229,0.224,0.225. 1 where it takes 0..1, 1/255 where raw bytes.",
+    ),
+]
+_LabelsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", rich_help_panel=_BRING, help="Names of its classes, one a line. Left out: numbers."),
+]
+_IntoOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", rich_help_panel=_BRING, help="Run folder to make. Left out: runs/ and the model's name."
+    ),
+]
+
+
 class _TFLitePrecision(str, Enum):
     int8 = "int8"
     float16 = "float16"
@@ -60,13 +120,25 @@ def tflite(
         bool,
         typer.Option("--compare/--until-gates", help="Make all four, or stop at the first that loses little enough."),
     ] = False,
+    model: _ModelOption = None,
+    weights: _WeightsOption = None,
+    example: _ExampleOption = None,
+    images: _ImagesOption = None,
+    mean: _MeanOption = None,
+    std: _StdOption = None,
+    labels: _LabelsOption = None,
+    into: _IntoOption = None,
 ) -> None:
     """Write a TFLite file, open it in another process, compare it with the student, score it.
 
     An int8 file is made in the cheapest way that loses no more on validation than `gates.max_int8_drop` allows (half a
     point without that gate).
+
+    With --model the network is one that you bring, with a folder of images instead of a run. Its own answers stand for
+    the truth: a file is judged by how far it answers as the float network does, and goes to rung 3 at most.
     """
-    _end(lambda: _one(run, "tflite", quantize.value if quantize else "float32", rung, compare=compare))
+    own = _own_run(run, model, weights, example, images, mean, std, labels, into)
+    _end(lambda: _one(own(), "tflite", quantize.value if quantize else "float32", rung, compare=compare))
 
 
 @app.command("onnx")
@@ -75,9 +147,21 @@ def onnx(
         _OnnxPrecision | None, typer.Option(help="`--quantize` alone means int8 (QDQ). Left out: float32.")
     ] = None,
     run: _RunOption = None,
+    model: _ModelOption = None,
+    weights: _WeightsOption = None,
+    example: _ExampleOption = None,
+    images: _ImagesOption = None,
+    mean: _MeanOption = None,
+    std: _StdOption = None,
+    labels: _LabelsOption = None,
+    into: _IntoOption = None,
 ) -> None:
-    """Write an ONNX file, open it in another process, compare it with the student, score it."""
-    _end(lambda: _one(run, "onnx", quantize.value if quantize else "float32"))
+    """Write an ONNX file, open it in another process, compare it with the student, score it.
+
+    With --model the network is one that you bring: see `export tflite`.
+    """
+    own = _own_run(run, model, weights, example, images, mean, std, labels, into)
+    _end(lambda: _one(own(), "onnx", quantize.value if quantize else "float32"))
 
 
 @app.command("files")
@@ -133,6 +217,18 @@ def verify(
         Path | None,
         typer.Option(metavar="FOLDER", help="Photos to show. Left out: those of the run, else made-up ones."),
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers", help="With --run: how far each layer of a TFLite file stands above its error, in decibels."
+        ),
+    ] = False,
+    gpu: Annotated[
+        bool,
+        typer.Option(
+            "--gpu", help="Ask TensorFlow's analyzer whether Android's GPU delegate takes it (extra tensorflow)."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
 ) -> None:
     """Open any file in a process of its own: what it takes and gives, where it runs, whether it answers as another."""
@@ -144,7 +240,8 @@ def verify(
         from export.verify import verify as look
 
         progress = _progress()
-        found = look(file, progress, run=Run(run) if run else None, against=against, images=images)
+        opened = Run(run) if run else None
+        found = look(file, progress, run=opened, against=against, images=images, layers=layers, gpu=gpu)
         if as_json:
             typer.echo(json.dumps(found))
         else:
@@ -255,6 +352,50 @@ def _one(run: Path | None, format_name: str, precision: str, rung: int | None = 
     if len(made.get("ladder", {}).get("rungs", [])) > 1:
         progress.console.print(ladder_table(made["ladder"], made["metric"]))
     _print_made({"status": "ok", **made}, folder.folder("export"))
+
+
+def _own_run(
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    example: str | None,
+    images: Path | None,
+    mean: str | None,
+    std: str | None,
+    labels: Path | None,
+    into: Path | None,
+) -> Callable[[], Path | None]:
+    """Gives the run folder of what was brought; the given run where nothing was."""
+
+    def work() -> Path | None:
+        from distill.core.errors import UserError
+
+        if model is None:
+            given = {"weights": weights, "example": example, "images": images, "mean": mean, "std": std}
+            alone = [name for name, value in {**given, "labels": labels, "into": into}.items() if value is not None]
+            if alone:
+                raise UserError(f"--{alone[0]} belongs to a network that you bring: add --model")
+            return run
+        if run is not None:
+            raise UserError("--model brings a network of its own: leave out --run, and say --into for where it goes")
+        if images is None:
+            raise UserError(
+                "--images: a folder of photos is missing, to calibrate and to compare with the float network"
+            )
+        if mean is None or std is None:
+            raise UserError(
+                "--mean and --std: say how pixels are normalised, for values 0..1. Most torch weights of ImageNet:"
+                " --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225. For -1..1: --mean 0.5 --std 0.5. For 0..1: --mean 0"
+                " --std 1. For raw bytes: --mean 0 --std 1/255"
+            )
+        from export.bring import Brought, bring, channels, parse_shape
+
+        shape = parse_shape(example) if example is not None else None
+        numbers = channels(mean, "--mean"), channels(std, "--std")
+        brought = Brought(model, weights, shape, *numbers, images, labels)
+        return bring(brought, into or Path("runs") / brought.name, _progress()).root
+
+    return work
 
 
 def _print_made(made: dict[str, Any], folder: Path | None = None) -> None:

@@ -18,33 +18,36 @@ from distill import __version__
 from distill.checkpoint import load_weights, save_weights
 from distill.config import BenchmarkSettings, ExportSettings
 from distill.core import plugins
-from distill.core.errors import ArtifactError, RunFolderError
+from distill.core.errors import ArtifactError, RunFolderError, UserError
 from distill.core.files import digest_of, read_json, replacing, sha256_of, write_json
 from distill.core.progress import Progress
 from distill.core.quiet import quiet
 from distill.core.run import Run
-from distill.core.task import Answers, Task
-from distill.core.types import ImageRecord, Images, Predictor, Split
+from distill.core.task import Answers, Metric, Task
+from distill.core.types import Images, Predictor, Split
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
 from distill.evaluate import evaluate
 from distill.trained_student import CARD, load_student
 from export.about import About, Taught
+from export.bring import BROUGHT
 from export.formats._base import Format
 from export.isolated import FilePredictor, latency_ratio
 from export.manifest import ArtifactManifest, postprocessing, preprocessing
+from export.quantize.calibration import CalibrationSet, choose
 from export.quantize.ladder import FLOAT16, LARGEST_DROP, QUANTIZATION_AWARE, Ladder, Rung
 from export.quantize.plan import tuned
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
-    from export.graph import Output
+    from export.graph import Output, Tensors
     from export.quantize.plan import Int8Plan
 
 __all__ = ["Exporter", "artifact_name", "file_name", "open_artifact", "proven_file"]
 
 FILES = "files.json"
+CALIBRATION = "calibration.json"
 _CHANGED: Final = 4
 """Times the largest drop: answers that an int8 file may change. More of them may end well on validation by luck: a file
 that lost 0.3 points there, with 2.9 % of its answers changed, lost 1.5 on test. A student that learned on has answers
@@ -59,7 +62,7 @@ class _Inputs:
     manifest: Manifest
     task: Task
     cache: ImageCache
-    calibration: list[ImageRecord]
+    metric: Metric
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class Exporter:
             version=self._card["weights_sha256"],
             teacher=teacher and Taught(teacher["name"], teacher["license"], teacher["digest"]),
         )
+        self._brought = (run.folder("student") / BROUGHT).exists()
+        self._chosen: CalibrationSet | None = None
 
     def make(self, name: str, *, rung: int | None = None, compare: bool = False) -> dict[str, Any]:
         """The manifest of an artifact such as `tflite-int8`; made unless it exists and is unchanged.
@@ -120,6 +125,10 @@ class Exporter:
             ArtifactError: the file did not pass; it is kept as `.rejected` with the reason beside it.
         """
         format_name, _, precision = name.partition("-")
+        if rung == QUANTIZATION_AWARE and self._brought:
+            raise UserError(
+                "--rung 4 lets a student learn on, from stored answers: a network that was brought has none"
+            )
         path = self._folder / file_name(name)
         key = digest_of(
             {
@@ -127,7 +136,8 @@ class Exporter:
                 "weights": self._card["weights_sha256"],
                 "name": name,
                 "calibration": self.settings.calibration_images,
-                "answers": [self.settings.output, self.settings.upsample],
+                "answers": [self.settings.output, self.settings.upsample, self._tensors(name)],
+                "program": self._card["settings"].get("program_sha256"),
                 "data": self._run.summary("data")["digest"],
                 "ladder": self._way(rung, compare=compare) if precision == "int8" else None,
                 "about": asdict(self._about),
@@ -161,7 +171,7 @@ class Exporter:
             "name": name,
             "description": self._about.description,
             "task": self._task,
-            "metric": inputs.task.metric._asdict(),
+            "metric": inputs.metric._asdict(),
             "file": path.name,
             "format": format_name,
             "precision": precision,
@@ -175,11 +185,12 @@ class Exporter:
             "interpolation": "Pillow bilinear with antialiasing",
             "preprocessing": preprocessing(self._card["resize"]),
             "output": self.settings.output,
+            "tensors": self._tensors(name),
             "postprocessing": postprocessing(self._about),
             "labels": self._card["class_names"],
             "thresholds": None,
             "teacher": self._about.teacher and asdict(self._about.teacher),
-            "calibration": [record.id for record in inputs.calibration] if precision == "int8" else [],
+            "calibration": [each.id for each in self._calibration(inputs).images] if precision == "int8" else [],
             "mobile_distill": __version__,
             "versions": {package: version(package) for package in maker.packages},
             **made.facts,
@@ -198,13 +209,14 @@ class Exporter:
         self, name: str, maker: Format, inputs: _Inputs, only: int | None, *, compare: bool
     ) -> tuple[_Made, dict[str, Any]]:
         """The int8 file that is kept, moved into place, and what came of each rung that was tried."""
-        path, images = self._folder / file_name(name), self._calibration_images(inputs)
+        path, images = self._folder / file_name(name), self._calibration(inputs).pixels
         student = load_student(self._run)[0]
         ladder = Ladder(student, images, maker.float_layers(student), self._tuned)
         exact = self._float_file(maker)
         tried: list[tuple[Rung, _Made]] = []
         rejected: ArtifactError | None = None
-        for number in [only] if only else range(1, maker.rungs + 1):
+        highest = min(maker.rungs, QUANTIZATION_AWARE - 1) if self._brought else maker.rungs
+        for number in [only] if only else range(1, highest + 1):
             started = time.monotonic()
             beside = path.with_name(f"{path.name}.rung{number}")
             try:
@@ -218,7 +230,7 @@ class Exporter:
                 self._progress.console.print(f"  rung {number}: {error}", highlight=False, markup=False, soft_wrap=True)
                 rejected = error
                 continue
-            facts = self._facts(made, exact, inputs.task.metric.key)
+            facts = self._facts(made, exact, inputs.metric.key)
             rung = Rung(
                 number, plan, facts | {"seconds": time.monotonic() - started}, self._lacking(number, made, exact)
             )
@@ -238,7 +250,7 @@ class Exporter:
         path.with_name(path.name + ".rejected").unlink(missing_ok=True)
         rungs = [rung.as_dict() for rung, _ in tried]
         if kept is None and only is None and "float16" in maker.precisions:
-            rungs.append(self._float16(maker, exact, inputs.task.metric.key))
+            rungs.append(self._float16(maker, exact, inputs.metric.key))
         return replace(made, path=path), {"limit": self._limit, "chosen": chosen.number, "rungs": rungs}
 
     def _float16(self, maker: Format, exact: dict[str, Any] | None, metric: str) -> dict[str, Any]:
@@ -313,6 +325,7 @@ class Exporter:
                 temporary,
                 output=self.settings.output,
                 upsample=self.settings.upsample,
+                tensors=self._tensors(name),
             )
             maker.describe(temporary, self._about)
         return self._prove(name, path, format_name, inputs)
@@ -328,27 +341,46 @@ class Exporter:
         write_json(self._folder / FILES, made)
         return made
 
+    def _tensors(self, name: str) -> Tensors:
+        """What a file takes and gives; integers alone are for int8 TFLite files."""
+        asked = self.settings.tensors
+        return "bytes" if asked == "int8" and name != "tflite-int8" else asked
+
     def _inputs(self) -> _Inputs:
-        manifest = Manifest.load(self._run.folder("data") / "manifest.parquet")
-        pool = manifest.of("train") + manifest.of("validation")
-        chosen = np.random.default_rng(self._seed).permutation(len(pool))[: self.settings.calibration_images]
         module = plugins.load("tasks", self._task)
+        task: Task = module.build(module.Config(), self._card["class_names"])
+        title = f"{task.metric.title} against the float network" if self._brought else task.metric.title
         return _Inputs(
-            manifest,
-            module.build(module.Config(), self._card["class_names"]),
+            Manifest.load(self._run.folder("data") / "manifest.parquet"),
+            task,
             ImageCache(self._card["max_megapixels"]),
-            [pool[i] for i in sorted(chosen)],
+            Metric(task.metric.key, title),
         )
 
-    def _calibration_images(self, inputs: _Inputs) -> list[Images]:
-        resize, size = self._card["resize"], self._card["image_size"]
-        return [
-            render(inputs.cache.get(r), fixed_view(r.width, r.height, resize), size)[None] for r in inputs.calibration
-        ]
+    def _calibration(self, inputs: _Inputs) -> CalibrationSet:
+        """Images that set the ranges of int8 files: chosen once, and written down beside the files."""
+        if self._chosen is None:
+            pool = inputs.manifest.of("train")
+            if not self._brought:  # whose validation images are all that it is compared by before the test
+                pool += inputs.manifest.of("validation")
+            self._chosen = choose(
+                load_student(self._run)[0],
+                pool,
+                inputs.cache,
+                self._card["resize"],
+                count=self.settings.calibration_images,
+                seed=self._seed,
+                progress=self._progress,
+            )
+            write_json(self._folder / CALIBRATION, self._chosen.as_dict())
+            if warning := self._chosen.warning():
+                self._progress.console.print(f"  {warning}", highlight=False, markup=False, soft_wrap=True)
+        return self._chosen
 
     def _prove(self, name: str, path: Path, format_name: str, inputs: _Inputs) -> _Made:
         """Open the file elsewhere, ask it about real images, compare with the student's answers, score it."""
-        with FilePredictor(path, format_name, self._card["class_names"], output=self.settings.output) as predictor:
+        how: dict[str, Any] = {"output": self.settings.output, "tensors": self._tensors(name)}
+        with FilePredictor(path, format_name, self._card["class_names"], **how) as predictor:
             facts, load_ms = predictor.facts, predictor.load_ms
             asked = dict(self._asked(predictor, inputs))
         scores = {split: score for split, (score, _) in asked.items()}
@@ -362,24 +394,24 @@ class Exporter:
         answers = {split: answers for split, (_, answers) in asked.items()}
         return _Made(path, {"load_ms": load_ms, **facts, "scores": scores}, answers)
 
-    def examine(self, path: Path, format_name: str, output: Output) -> dict[str, Any]:
+    def examine(self, path: Path, format_name: str, output: Output, tensors: Tensors) -> dict[str, Any]:
         """How any file answers about the labelled images of this run, by split; nothing is written.
 
         Raises:
             ArtifactError: it does not open, or takes or gives something else than the run's student.
         """
-        with FilePredictor(path, format_name, self._card["class_names"], output=output) as predictor:
+        with FilePredictor(path, format_name, self._card["class_names"], output=output, tensors=tensors) as predictor:
             return self.compare(predictor)
 
     def compare(self, predictor: Predictor) -> dict[str, Any]:
         """What any predictor scores on the labelled images of this run, and loses from its student, by split."""
         inputs = self._inputs()
-        metric = inputs.task.metric._asdict()
+        metric = inputs.metric._asdict()
         return {split: {"metric": metric, **score} for split, (score, _) in self._asked(predictor, inputs)}
 
     def calibration_images(self) -> list[Images]:
         """What int8 files are calibrated on: uint8 [1, S, S, 3] each."""
-        return self._calibration_images(self._inputs())
+        return list(self._calibration(self._inputs()).pixels)
 
     def _asked(self, predictor: Predictor, inputs: _Inputs) -> Iterator[tuple[Split, tuple[dict[str, Any], Answers]]]:
         """Scores on validation and test, with what was lost from the student, and the answers."""
@@ -396,7 +428,10 @@ class Exporter:
             if student.ids != answers.ids:
                 raise RunFolderError(f"{self._run.root}: the images changed since training; `distill run` goes on")
             compared = {"drop": asdict(task.difference(student, answers)), **task.parity(student, answers)._asdict()}
-            yield split, ({**score.as_dict(), **compared}, answers)
+            figures = score.as_dict()
+            if self._brought:  # the network's own answers are the truth: figures by class would say nothing
+                figures = {key: figures[key] for key in ("images", inputs.metric.key)}
+            yield split, ({**figures, **compared}, answers)
 
     def examples(self, size: int, count: int) -> Images:
         """Images that the student did not learn from, in their fixed views, [N, size, size, 3]; at most `count`."""
@@ -424,7 +459,8 @@ def open_artifact(run: Run, manifest: dict[str, Any], threads: int) -> FilePredi
         ArtifactError: it is gone or not the file that was proven.
     """
     path = proven_file(run, manifest)
-    return FilePredictor(path, manifest["format"], manifest["labels"], threads=threads, output=manifest["output"])
+    how: dict[str, Any] = {"output": manifest["output"], "tensors": manifest.get("tensors", "bytes")}
+    return FilePredictor(path, manifest["format"], manifest["labels"], threads=threads, **how)
 
 
 def proven_file(run: Run, manifest: dict[str, Any]) -> Path:

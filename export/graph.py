@@ -1,4 +1,4 @@
-"""The two graphs that are exported: raw bytes in, or bytes already normalised by the input tensor's scale."""
+"""The graphs that are exported: pixels in, or what the scale of a quantized input tensor has made of them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from torch import nn
 
 from distill.torch_predictor import Network
 
-__all__ = ["ForBytes", "ForNormalized", "Output"]
+__all__ = ["ForBytes", "ForFloats", "ForNormalized", "Output", "Tensors"]
 
 Output = Literal["probabilities", "logits", "class_map"]
 """What a file answers. Probabilities and logits are float32 [N, C], or [N, h, w, C] where pixels are answered; a class
 map is uint8 [N, h, w], places of classes, of pixels only."""
 
+Tensors = Literal["bytes", "int8", "float"]
+"""What a file takes and gives. bytes: uint8 as a camera gives them, answers float32. int8: bytes less 128, answers int8
+by scale and zero point of the output tensor. float: float32 0..255, answers float32. A class map is uint8 always."""
+
 
 class ForBytes(nn.Module):
-    """uint8 [N, S, S, 3] to answers; the student's normalisation is part of the graph.
+    """uint8 [N, S, S, 3], or float32 0..255, to answers; the student's normalisation is part of the graph.
 
     Args:
         student: answers images or pixels.
@@ -52,6 +56,27 @@ class ForNormalized(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         answer: torch.Tensor = self._answer(self.backbone(images.permute(0, 3, 1, 2)))
+        return answer
+
+
+class ForFloats(nn.Module):
+    """float32 [N, S, S, 3] 0..255 to answers: what an int8 file that takes floats is made from.
+
+    The normalisation is the one that a uint8 input tensor of scale 2/255 and zero point 128 does, so that both files
+    answer alike.
+
+    Args:
+        student: answers images or pixels.
+        output: what is answered.
+        upsample: whether maps get the size of the image, h = w = S, instead of the student's own.
+    """
+
+    def __init__(self, student: Network, output: Output = "probabilities", *, upsample: bool = False) -> None:
+        super().__init__()
+        self._normalized = ForNormalized(student, output, upsample=upsample)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self._normalized((images - 128) * (2 / 255))
         return answer
 
 

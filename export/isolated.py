@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, final
@@ -23,13 +23,14 @@ from distill.core.files import sha256_of
 from distill.core.types import FloatArray, Images, Predictor
 
 if TYPE_CHECKING:
-    from export.graph import Output
+    from export.graph import Output, Tensors
 
-__all__ = ["FilePredictor", "IsolatedFile", "latency_ratio"]
+__all__ = ["FilePredictor", "IsolatedFile", "fed_pixels", "latency_ratio", "real_answers"]
 
 _TIMEOUT_S = 300.0  # a batch of 32 images through the slowest reference kernels takes well under a minute
 _Opened = TypeVar("_Opened", bound="IsolatedFile")
 _ROUNDS = 5  # in turn; these machines are noisy
+_INPUTS = {"bytes": "uint8", "int8": "int8", "float": "float32"}
 _LEAST = 1e-12  # probabilities of zero become this before the logarithm
 
 
@@ -41,12 +42,15 @@ class IsolatedFile:
         format_name: its plugin.
         threads: of the runtime.
         timeout_s: for one request.
+        layers: open it for `run_layers` instead.
 
     Raises:
         ArtifactError: the file does not open.
     """
 
-    def __init__(self, file: Path, format_name: str, *, threads: int = 1, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self, file: Path, format_name: str, *, threads: int = 1, timeout_s: float = _TIMEOUT_S, layers: bool = False
+    ) -> None:
         self._file, self._timeout_s = file, timeout_s
         self._folder = tempfile.TemporaryDirectory(prefix="distill-")
         self._log = Path(self._folder.name) / "stderr.txt"
@@ -59,6 +63,7 @@ class IsolatedFile:
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
             )
         request = {"do": "open", "file": str(file), "format": format_name, "threads": threads}
+        request["layers"] = layers
         opened = self._ask(request)
         self.load_ms: float = opened["load_ms"]
         self.facts: dict[str, Any] = opened["facts"]
@@ -74,6 +79,14 @@ class IsolatedFile:
         self._ask({"do": "predict", "images": str(shown), "answers": str(said)})
         answers: npt.NDArray[Any] = np.load(said, allow_pickle=False)
         return answers
+
+    def run_layers(self, tensor: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """What each layer answers to one input [1, ...], float32, in the order of the facts' `layers`."""
+        shown, said = Path(self._folder.name) / "tensors.npy", Path(self._folder.name) / "layers.npz"
+        np.save(shown, tensor, allow_pickle=False)
+        self._ask({"do": "layers", "images": str(shown), "answers": str(said)})
+        with np.load(said, allow_pickle=False) as found:
+            return [found[str(place)] for place in range(len(found.files))]
 
     def time(self, tensor: npt.NDArray[Any], *, runs: int, warmup: int) -> dict[str, Any]:
         """`samples_ms` of single inferences on one input [1, ...], and `peak_memory_mb` of the process."""
@@ -142,7 +155,8 @@ class FilePredictor(IsolatedFile, Predictor):
         file: .tflite or .onnx.
         format_name: its plugin.
         class_names: names of its outputs.
-        output: what it answers: float32 [1, C] or [1, h, w, C], or a class map uint8 [1, h, w].
+        output: what it answers: [1, C] or [1, h, w, C], or a class map uint8 [1, h, w].
+        tensors: how it takes pixels and gives answers.
         threads: of the runtime.
         timeout_s: for one request.
 
@@ -157,12 +171,14 @@ class FilePredictor(IsolatedFile, Predictor):
         class_names: Sequence[str],
         *,
         output: Output = "probabilities",
+        tensors: Tensors = "bytes",
         threads: int = 1,
         timeout_s: float = _TIMEOUT_S,
     ) -> None:
         super().__init__(file, format_name, threads=threads, timeout_s=timeout_s)
         self._class_names = tuple(class_names)
         self._output: Output = output
+        self._tensors: Tensors = tensors
         self._check_shapes()
 
     @property
@@ -174,7 +190,7 @@ class FilePredictor(IsolatedFile, Predictor):
         return int(self.facts["inputs"][0]["shape"][1])
 
     def predict(self, images: Images) -> FloatArray:
-        answers = self.run(images)
+        answers = real_answers(self.run(fed_pixels(images, self._tensors)), self.facts["outputs"][0])
         if not np.isfinite(answers).all() or (self._output == "probabilities" and answers.min() < 0):
             self._fail(f"it answered with values that are no {self._output}")
         if self._output == "class_map":
@@ -195,16 +211,32 @@ class FilePredictor(IsolatedFile, Predictor):
             self._fail(f"it has {counts[0]} inputs and {counts[1]} outputs, expected one of each")
         (taken,), (given,) = self.facts["inputs"], self.facts["outputs"]
         shape = taken["shape"]
-        if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] != 3 or taken["dtype"] != "uint8":
-            self._fail(f"its input is {taken['dtype']} {shape}, expected uint8 [1, S, S, 3]")
+        wanted = _INPUTS[self._tensors]
+        if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] != 3 or taken["dtype"] != wanted:
+            self._fail(f"its input is {taken['dtype']} {shape}, expected {wanted} [1, S, S, 3]")
         classes, dense = len(self._class_names), self._output == "class_map"
         fits = given["shape"][:1] == [1] and (
             len(given["shape"]) == 3 if dense else len(given["shape"]) in {2, 4} and given["shape"][-1] == classes
         )
-        dtype = "uint8" if dense else "float32"
+        dtype = "uint8" if dense else "int8" if self._tensors == "int8" else "float32"
         if not fits or given["dtype"] != dtype:
             shapes = "[1, h, w]" if dense else f"[1, {classes}] or [1, h, w, {classes}]"
             self._fail(f"its output is {given['dtype']} {given['shape']}, expected {dtype} {shapes}")
+
+
+def fed_pixels(images: Images, tensors: Tensors) -> npt.NDArray[Any]:
+    """Pixels uint8 as a file takes them."""
+    if tensors == "int8":
+        return (images.astype(np.int16) - 128).astype(np.int8)
+    return images.astype(np.float32) if tensors == "float" else images
+
+
+def real_answers(answers: npt.NDArray[Any], given: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """What answers mean by the scale and zero point in the facts of the output tensor; answers without are returned."""
+    if not given["scale"] or not np.issubdtype(answers.dtype, np.integer):
+        return answers
+    real: FloatArray = (answers.astype(np.float32) - given["zero_point"]) * np.float32(given["scale"])
+    return real
 
 
 def latency_ratio(file: Path, other: Path, format_name: str) -> float:

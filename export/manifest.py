@@ -168,6 +168,9 @@ class ArtifactManifest(_Part):
     preprocessing: Preprocessing
     output: Literal["probabilities", "logits", "class_map"]
     """What is answered: float32 [1, C], of pixels [1, h, w, C]; a class map is uint8 [1, h, w], places in labels."""
+    tensors: Literal["bytes", "int8", "float"] = "bytes"
+    """How the input holds the bytes, and the output what is answered. bytes: as uint8, answers as float32. int8: less
+    128, answers as int8 by the scale and zero point of the output. float: both as float32."""
     postprocessing: Postprocessing | None
     """null where an image gets one label: the largest answer, of equal ones the first."""
     labels: list[str]

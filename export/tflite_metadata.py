@@ -51,7 +51,8 @@ _LATER: Final = 0xFFFFFFFF  # stands for a distance that is not known yet
 _VERSION, _SUBGRAPHS, _BUFFERS, _METADATA = 0, 2, 4, 6
 _FIELDS = 10  # of a model; behind the version all of them point at something
 _TENSORS, _INPUTS, _OPERATORS = 0, 1, 3  # of a subgraph
-_SHAPE, _QUANTIZATION = 0, 4  # of a tensor
+_SHAPE, _TYPE, _QUANTIZATION = 0, 1, 4  # of a tensor
+_INT8 = 9  # of its types
 _SCALE, _ZERO_POINT = 2, 3  # of its quantization
 _BUFFER_OFFSET, _OPTIONS_OFFSET = 1, 9  # of a buffer, of an operator
 
@@ -67,7 +68,7 @@ def with_metadata(model: bytes, about: About) -> bytes:
     """A TFLite file that says what it is.
 
     Args:
-        model: a TFLite file of one input, uint8 [1, H, W, 3], and one output.
+        model: a TFLite file of one input [1, H, W, 3], bytes as uint8, as int8 less 128 or as float32, and one output.
         about: what is said.
 
     Returns:
@@ -134,7 +135,7 @@ class _Taken(NamedTuple):
         height: in pixels.
         width: in pixels.
         scale: of a quantized tensor, else 0.
-        zero_point: of a quantized tensor.
+        zero_point: of a quantized tensor, as if it held bytes: an int8 tensor holds bytes less 128.
     """
 
     height: int
@@ -232,7 +233,8 @@ def _taken(root: Table) -> _Taken:
     scales = [] if quantization is None else numbers(quantization, _SCALE, "f")
     if quantization is None or not scales:
         return _Taken(height, width, 0.0, 0)
-    return _Taken(height, width, scales[0], (numbers(quantization, _ZERO_POINT, "q") or [0])[0])
+    zero_point = (numbers(quantization, _ZERO_POINT, "q") or [0])[0]
+    return _Taken(height, width, scales[0], zero_point + 128 * (number(tensor, _TYPE, "b") == _INT8))
 
 
 def _counted_from_the_start(root: Table) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,14 +15,17 @@ from distill.core.files import read_json, sha256_of
 from distill.core.progress import Progress
 from distill.core.run import Run
 from distill.data.decode import DecodeError, decode
+from distill.trained_student import load_student
 from export.files import Exporter
 from export.formats._base import Format
-from export.isolated import IsolatedFile
+from export.gpu import gpu_compatibility
+from export.isolated import IsolatedFile, fed_pixels, real_answers
+from export.layers import IMAGES, layer_noise
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from export.graph import Output
+    from export.graph import Output, Tensors
 
 __all__ = ["MADE_UP", "describe", "verify"]
 
@@ -34,6 +37,7 @@ _ALIKE = 0.9  # share of real images or pixels that two files of one student cal
 _BATCH = 8  # images of one request
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _MOST = 200  # images of a folder
+_WORST = 12  # layers that are printed
 
 _Tensors = npt.NDArray[Any]
 
@@ -45,6 +49,8 @@ def verify(
     run: Run | None = None,
     against: Path | None = None,
     images: Path | None = None,
+    layers: bool = False,
+    gpu: bool = False,
 ) -> dict[str, Any]:
     """Look at a file in a process of its own, whatever it holds.
 
@@ -54,28 +60,43 @@ def verify(
         run: scores the file on its images and compares it with its student.
         against: another file, shown the same images.
         images: folder of photos to show to both; those of the run, or made-up ones, if left out.
+        layers: compare each layer with the one of the run's student; of TFLite files.
+        gpu: ask TensorFlow's analyzer whether the GPU delegate takes the file.
 
     Returns:
         A document: `file`, `bytes`, `sha256`, `problems` (sentences; none where all is well), and as far as it got
         `format`, `load_ms`, `inputs`, `outputs`, `partitions`, `outside`, `operators`, `answers` (what kind), `shown`
-        (which images), `against` (file, agreement, max_difference, snr_db) and `scores` by split.
+        (which images), `against` (file, agreement, max_difference, snr_db), `scores` by split,
+        `layers` (name, snr_db and dtype of each, worst first) and `gpu` (compatible, warnings, analyzer).
 
     Raises:
         UserError: a file or folder does not exist, or is none that can be shown or opened.
     """
+    if layers and (run is None or file.suffix != ".tflite"):
+        raise UserError(
+            "--layers compares the layers of a TFLite file with those of the student it was made of: add --run"
+        )
     found = _about(file)
+    if gpu:
+        found["gpu"] = gpu_compatibility(file)
+        if found["gpu"]["compatible"] is None:
+            found["problems"].append(f"TensorFlow's analyzer: {found['gpu']['warnings'][0]}")
     try:
         with IsolatedFile(file, found["format"], timeout_s=_TIMEOUT_S) as opened:
             found |= {"load_ms": opened.load_ms, **opened.facts}
             if lacking := _unlike_ours(opened.facts):
                 found["problems"].append(f"it opens, but was not asked: {lacking}")
                 return found
-            shown, found["shown"] = _images(opened.facts, run, images, progress)
+            pixels, source = _images(opened.facts, run, images, progress)
+            shown, how = _fed(pixels, _tensors(file, opened.facts))
+            found["shown"] = source + how
             answers = _asked(opened, shown)
+            answers = real_answers(answers, opened.facts["outputs"][0])
             found["answers"] = _kind(file, answers)
-            found["problems"] += _wrong(answers, opened.run(shown[:1]))
+            again = real_answers(opened.run(shown[:1]), opened.facts["outputs"][0])
+            found["problems"] += _wrong(answers, again)
             if against is not None:
-                found["against"] = _compare(against, opened.facts, shown, answers, found["answers"])
+                found["against"] = _compare(against, opened.facts, pixels, answers, found["answers"])
                 found["problems"] += [f"{against.name}: {each}" for each in found["against"].pop("problems")]
                 agreement = found["against"].get("agreement", 1.0)
                 if agreement < _ALIKE and (run is not None or images is not None):
@@ -86,7 +107,15 @@ def verify(
         found["problems"].append(str(error))
     if run is not None and not found["problems"]:
         try:
-            found["scores"] = Exporter(run, progress).examine(file, found["format"], found["answers"])
+            tensors = _tensors(file, found) or "float"
+            found["scores"] = Exporter(run, progress).examine(file, found["format"], found["answers"], tensors)
+        except ArtifactError as error:
+            found["problems"].append(str(error))
+    if layers and run is not None and not found["problems"]:
+        shown = Exporter(run, progress).examples(load_student(run)[0].image_size, IMAGES)
+        try:
+            noise = layer_noise(file, found["format"], load_student(run)[0], shown, _tensors(file, found) or "float")
+            found["layers"] = [layer.as_dict() for layer in noise]
         except ArtifactError as error:
             found["problems"].append(str(error))
     return found
@@ -104,10 +133,29 @@ def describe(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     for name, value in _lines(found):
         table.add_row(name, Text(value))
     yield table
+    if "layers" in found:
+        yield _layers_table(found["layers"])
     for problem in found["problems"]:
         yield Text(f"problem: {problem}", style="red")
     if not found["problems"]:
         yield Text("no problem found", style="green")
+
+
+def _layers_table(layers: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The worst layers; the last is what the answer is made of."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=f"{len(layers)} layers and sums, worst first", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("module of the student", overflow="fold")
+    table.add_column("dB above its error", justify="right")
+    table.add_column("in the file")
+    for layer in layers[:_WORST]:
+        snr = "the same" if layer["snr_db"] is None else f"{layer['snr_db']:.1f}"
+        table.add_row(layer["name"], snr, layer["dtype"])
+    if len(layers) > _WORST:
+        table.caption = f"and {len(layers) - _WORST} better ones (--json lists all)"
+    return table
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -134,6 +182,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 f"{other['file']}: same class on {other['agreement']:.4f}, largest difference"
                 f" {other['max_difference']:.4g}, {snr}",
             )
+    if "gpu" in found:
+        said = found["gpu"]
+        verdict = {True: "looks compatible", False: "not all of it", None: "not known"}[said["compatible"]]
+        yield "GPU delegate", f"{'; '.join([verdict, *said['warnings']])} (by {said['analyzer']}, nothing was run)"
     for split, score in found.get("scores", {}).items():
         metric, drop = score["metric"], score["drop"]
         value = score[metric["key"]]
@@ -177,8 +229,10 @@ def _unlike_ours(facts: Mapping[str, Any]) -> str:
     return ""
 
 
-def _images(facts: Mapping[str, Any], run: Run | None, folder: Path | None, progress: Progress) -> tuple[_Tensors, str]:
-    """What the file is shown, [N, H, W, 3] of its own dtype, and where that comes from."""
+def _images(
+    facts: Mapping[str, Any], run: Run | None, folder: Path | None, progress: Progress
+) -> tuple[npt.NDArray[np.uint8], str]:
+    """What the file is shown, uint8 [N, H, W, 3], and where that comes from."""
     (taken,) = facts["inputs"]
     height, width = taken["shape"][1:3]
     if folder is not None:
@@ -189,11 +243,25 @@ def _images(facts: Mapping[str, Any], run: Run | None, folder: Path | None, prog
         cells = np.random.default_rng(0).integers(0, 256, (MADE_UP, 8, 8, 3), dtype=np.uint8)
         rows, columns = (np.arange(side) * 8 // side for side in (height, width))
         pixels, source = cells[:, rows][:, :, columns], "made-up images"
-    if taken["dtype"] == "float32":  # of unknown normalisation; most use this
-        return pixels.astype(np.float32) / np.float32(127.5) - 1, f"{len(pixels)} {source}, as (x - 127.5) / 127.5"
-    if taken["dtype"] == "int8":
-        return (pixels.astype(np.int16) - 128).astype(np.int8), f"{len(pixels)} {source}, less 128"
     return pixels, f"{len(pixels)} {source}"
+
+
+def _tensors(file: Path, facts: Mapping[str, Any]) -> Tensors | None:
+    """How a file takes pixels: floats of its own normalisation (None) unless the manifest beside it says 0..255."""
+    dtype: str = facts["inputs"][0]["dtype"]
+    if dtype != "float32":
+        return "int8" if dtype == "int8" else "bytes"
+    try:
+        return "float" if read_json(file.with_name(file.name + ".json"))["tensors"] == "float" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _fed(pixels: npt.NDArray[np.uint8], tensors: Tensors | None) -> tuple[_Tensors, str]:
+    """Pixels as a file takes them, and how that was done."""
+    if tensors is None:  # most files of unknown normalisation use this
+        return pixels.astype(np.float32) / np.float32(127.5) - 1, ", as (x - 127.5) / 127.5"
+    return fed_pixels(pixels, tensors), {"bytes": "", "int8": ", less 128", "float": ", as numbers 0 to 255"}[tensors]
 
 
 def _of_folder(folder: Path, height: int, width: int) -> tuple[npt.NDArray[np.uint8], str]:
@@ -236,8 +304,10 @@ def _kind(file: Path, answers: _Tensors) -> Output:
     return said
 
 
-def _compare(other: Path, facts: Mapping[str, Any], shown: _Tensors, answers: _Tensors, kind: Output) -> dict[str, Any]:
-    """Show another file the same, and compare its answers."""
+def _compare(
+    other: Path, facts: Mapping[str, Any], pixels: npt.NDArray[np.uint8], answers: _Tensors, kind: Output
+) -> dict[str, Any]:
+    """Show another file the same, each as it takes it, and compare its answers."""
     about = _about(other)
     found: dict[str, Any] = {"file": str(other), "problems": []}
     try:
@@ -245,10 +315,10 @@ def _compare(other: Path, facts: Mapping[str, Any], shown: _Tensors, answers: _T
             if lacking := _unlike_ours(opened.facts):
                 return found | {"problems": [f"it opens, but cannot be compared: {lacking}"]}
             (mine,), (its,) = facts["inputs"], opened.facts["inputs"]
-            if (mine["shape"], mine["dtype"]) != (its["shape"], its["dtype"]):
-                wanted = f"{mine['dtype']} {mine['shape']}"
-                return found | {"problems": [f"its input is {its['dtype']} {its['shape']}, not {wanted}"]}
-            said = _asked(opened, shown)
+            if mine["shape"] != its["shape"]:
+                return found | {"problems": [f"its input is {its['dtype']} {its['shape']}, not {mine['shape']}"]}
+            shown, _ = _fed(pixels, _tensors(other, opened.facts))
+            said = real_answers(_asked(opened, shown), opened.facts["outputs"][0])
     except ArtifactError as error:
         return found | {"problems": [str(error)]}
     if said.shape != answers.shape:

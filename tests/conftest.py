@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +16,18 @@ from distill.core.progress import Progress
 from .workplace import SHAPES, Workplace, prepare, write_photos, write_shapes
 
 SaveImage = Callable[..., Path]
+MINE = [
+    *("--model", "my_net:small", "--example", "1x3x32x32", "--weights", "weights.safetensors"),
+    *("--labels", "labels.txt", "--images", "pictures", "--mean", "0.45", "--std", "0.22", "--into", "runs/mine"),
+]
+"""Arguments by which `export` is told of the network on `desk`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker makes each expensive fixture, and runs all that reads it; the rest goes file by file."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            shared = {"finished", "segmented"} & set(getattr(item, "fixturenames", ()))
+            shared = {"finished", "segmented", "desk"} & set(getattr(item, "fixturenames", ()))
             item.add_marker(pytest.mark.xdist_group("-".join(sorted(shared)) or item.nodeid.split("::")[0]))
 
 
@@ -72,4 +78,21 @@ def segmented(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     (root / "teacher.yaml").write_text(SHAPES)
     place = Workplace(root)
     place.run("run", "teacher.yaml")
+    return place
+
+
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Workplace:
+    """A folder with somebody's code, weights and photos, and the int8 file made of them."""
+    root = tmp_path_factory.mktemp("desk")
+    from safetensors.torch import save_file
+
+    from tests.export import brought_net
+
+    shutil.copy(Path(brought_net.__file__), root / "my_net.py")
+    (root / "pictures").symlink_to(photos / "unlabeled")
+    save_file(brought_net.small(3).state_dict(), root / "weights.safetensors")
+    (root / "labels.txt").write_text("green\nred\nviolet\nother\nnone\n")
+    place = Workplace(root)
+    place.run("tflite", "--quantize", *MINE, module="export")
     return place

@@ -15,6 +15,7 @@ from distill.core.run import Run
 from distill.core.settings import Settings
 from export.devices._base import Device, timed_row
 from export.files import open_artifact
+from export.isolated import fed_pixels
 
 __all__ = ["Config", "build"]
 
@@ -43,10 +44,11 @@ class _Cpu(Device):
                 with progress.task(f"timing, {threads} thread{'s' * (threads > 1)}", settings.rounds, "rounds") as task:
                     for _ in range(settings.rounds):
                         for place, session in enumerate(opened):
-                            timed = session.time(image, runs=settings.runs, warmup=settings.warmup)
-                            samples[place] += timed["samples_ms"]
-                            peaks[place] = max(peaks[place], timed["peak_memory_mb"])
-                        task.advance(1)
+                            shown = fed_pixels(image, manifests[place].get("tensors", "bytes"))
+                        timed = session.time(shown, runs=settings.runs, warmup=settings.warmup)
+                        samples[place] += timed["samples_ms"]
+                        peaks[place] = max(peaks[place], timed["peak_memory_mb"])
+                    task.advance(1)
                 for manifest, session, times, peak in zip(manifests, opened, samples, peaks, strict=True):
                     rows.append(timed_row(manifest, threads, session.load_ms, times, peak))
         return rows

@@ -11,10 +11,10 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
     from export.about import About
-    from export.graph import Output
+    from export.graph import Output, Tensors
     from export.quantize.plan import Int8Plan
 
-__all__ = ["Format", "Precision", "Runner"]
+__all__ = ["Format", "LayerRunner", "Precision", "Runner"]
 
 Precision = Literal["float32", "float16", "int8"]
 
@@ -41,11 +41,23 @@ class Runner(ABC):
         """
 
 
+class LayerRunner(ABC):
+    """An opened file whose inner tensors can be read, in this process."""
+
+    layers: list[dict[str, Any]]
+    """Layers with weights, and sums of two tensors, in the order in which they run: `kind` (the operator), `name` and
+    `dtype` of what it makes."""
+
+    @abstractmethod
+    def run(self, image: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """One input [1, ...] of the file's own dtype to what each layer makes of it, as float32."""
+
+
 class Format(ABC):
     """One kind of file.
 
     A file takes uint8 [1, S, S, 3] RGB, camera bytes as they are, and gives float32 [1, C] probabilities, of pixels
-    [1, h, w, C]; or what else `output` says.
+    [1, h, w, C]; or what else `output` and `tensors` say.
     """
 
     runtime: str
@@ -70,6 +82,7 @@ class Format(ABC):
         *,
         output: Output = "probabilities",
         upsample: bool = False,
+        tensors: Tensors = "bytes",
     ) -> None:
         """Convert a student in evaluation mode.
 
@@ -79,6 +92,7 @@ class Format(ABC):
             path: written to; the caller moves it into place.
             output: what the file answers.
             upsample: whether maps get the size of the image, h = w = S, instead of the student's own.
+            tensors: what the file takes and gives; `int8` for int8 TFLite files alone.
         """
 
     @abstractmethod
@@ -100,3 +114,11 @@ class Format(ABC):
     @abstractmethod
     def open(self, path: Path, threads: int) -> Runner:
         """Open a file in this process."""
+
+    @abstractmethod
+    def open_layers(self, path: Path) -> LayerRunner:
+        """Open a file in this process so that its inner tensors can be read; slower, and without delegates.
+
+        Raises:
+            ValueError: this runtime shows none.
+        """

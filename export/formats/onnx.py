@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, final
 
+import numpy as np
 import numpy.typing as npt
 
 from distill import __version__
 from distill.core.files import replacing
 from distill.core.settings import Settings
-from distill.core.types import Images
-from export.formats._base import Format, Precision, Runner
+from export.formats._base import Format, LayerRunner, Precision, Runner
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
     from export.about import About
-    from export.graph import Output
+    from export.graph import Output, Tensors
     from export.quantize.plan import Int8Plan
 
 __all__ = ["ONNX", "Config", "build"]
@@ -82,6 +82,7 @@ class ONNX(Format):
         *,
         output: Output = "probabilities",
         upsample: bool = False,
+        tensors: Tensors = "bytes",
     ) -> None:
         import onnx
         import torch
@@ -90,7 +91,8 @@ class ONNX(Format):
         from export.graph import ForBytes
 
         student = source if isinstance(source, Network) else source.student
-        example = torch.zeros(1, student.image_size, student.image_size, 3, dtype=torch.uint8)
+        taken = torch.float32 if tensors == "float" else torch.uint8
+        example = torch.zeros(1, student.image_size, student.image_size, 3, dtype=taken)
         program = torch.onnx.export(
             ForBytes(student, output, upsample=upsample).eval(),
             (example,),
@@ -106,7 +108,8 @@ class ONNX(Format):
             with tempfile.TemporaryDirectory() as folder:
                 prepared, quantized = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
                 onnx.save(model, prepared)
-                _quantize(prepared, source.calibration, quantized)
+                dtype = np.float32 if tensors == "float" else np.uint8
+                _quantize(prepared, (image.astype(dtype) for image in source.calibration), quantized)
                 model = onnx.load(quantized)
         _strip(model)
         onnx.checker.check_model(model, full_check=True)
@@ -126,6 +129,9 @@ class ONNX(Format):
 
     def open(self, path: Path, threads: int) -> Runner:
         return _OnnxRuntime(path, threads)
+
+    def open_layers(self, path: Path) -> LayerRunner:
+        raise ValueError("ONNX Runtime does not show the tensors inside a file")
 
 
 def build(config: Config) -> Format:
@@ -151,7 +157,7 @@ def _strip(model: Any) -> None:
         part.doc_string = ""
 
 
-def _quantize(source: Path, calibration: Sequence[Images], path: Path) -> None:
+def _quantize(source: Path, calibration: Iterable[npt.NDArray[Any]], path: Path) -> None:
     """Static QDQ int8 by minimum and maximum; weights symmetric by channel. Softmax stays float."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static

@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from distill.core.files import replacing
 from distill.core.settings import Settings
-from export.formats._base import Format, Precision, Runner
+from export.formats._base import Format, LayerRunner, Precision, Runner
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
     from export.about import About
-    from export.graph import Output
+    from export.graph import Output, Tensors
     from export.quantize.plan import Int8Plan
 
 __all__ = ["Config", "TFLite", "build"]
@@ -59,6 +59,46 @@ class _LiteRT(Runner):
 
 
 @final
+class _Layers(LayerRunner):
+    def __init__(self, path: Path) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        self._interpreter = Interpreter(
+            str(path), experimental_op_resolver_type=plain, experimental_preserve_all_tensors=True, num_threads=1
+        )
+        self._interpreter.allocate_tensors()
+        tensors = {int(each["index"]): each for each in self._interpreter.get_tensor_details()}
+        plan = self._interpreter._get_ops_details()
+        made = {int(each["index"]) for each in self._interpreter.get_input_details()}
+        made |= {int(tensor) for op in plan for tensor in op["outputs"]}
+        kept = [
+            op
+            for op in plan
+            if op["op_name"] in _WITH_WEIGHTS or (op["op_name"] == "ADD" and all(int(t) in made for t in op["inputs"]))
+        ]
+        self._made = [tensors[int(op["outputs"][0])] for op in kept]
+        self.layers = [
+            {"kind": str(op["op_name"]), "name": str(each["name"]), "dtype": np.dtype(each["dtype"]).name}
+            for op, each in zip(kept, self._made, strict=True)
+        ]
+
+    def run(self, image: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        (taken,) = self._interpreter.get_input_details()
+        self._interpreter.set_tensor(taken["index"], image)
+        self._interpreter.invoke()
+        return [self._real(each) for each in self._made]
+
+    def _real(self, details: dict[str, Any]) -> npt.NDArray[np.float32]:
+        values = self._interpreter.get_tensor(details["index"])
+        scale, zero_point = details["quantization"]
+        if scale and np.issubdtype(values.dtype, np.integer):
+            real: npt.NDArray[np.float32] = (values.astype(np.float32) - zero_point) * np.float32(scale)
+            return real
+        return cast(npt.NDArray[np.float32], values.astype(np.float32))
+
+
+@final
 class TFLite(Format):
     """Converts by litert-torch, quantizes by ai-edge-quantizer, runs by LiteRT."""
 
@@ -76,28 +116,31 @@ class TFLite(Format):
         *,
         output: Output = "probabilities",
         upsample: bool = False,
+        tensors: Tensors = "bytes",
     ) -> None:
         import litert_torch
         import torch
 
         from distill.torch_predictor import Network
-        from export.graph import ForBytes, ForNormalized
+        from export.graph import ForBytes, ForFloats, ForNormalized
         from export.quantize.tflite import float16_weights, quantize_int8
 
         student = source if isinstance(source, Network) else source.student
         size = student.image_size
-        if precision == "int8":
-            # The input tensor's own scale and zero point do the normalisation: see quantize_int8.
-            example = torch.zeros(1, size, size, 3)
-            graph: torch.nn.Module = ForNormalized(student, output, upsample=upsample)
+        floats = precision == "int8" or tensors == "float"
+        example = torch.zeros(1, size, size, 3, dtype=torch.float32 if floats else torch.uint8)
+        if precision != "int8":
+            kind: type[torch.nn.Module] = ForBytes
+        elif tensors == "float":
+            kind = ForFloats
         else:
-            example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-            graph = ForBytes(student, output, upsample=upsample)
+            kind = ForNormalized  # the input tensor's own scale and zero point do the rest: see quantize_int8
+        graph = kind(student, output, upsample=upsample)
         converted = litert_torch.convert(graph.eval(), (example,)).model_content()
         if precision == "float16":
             converted = float16_weights(converted)
         elif not isinstance(source, Network):
-            converted = quantize_int8(converted, source)
+            converted = quantize_int8(converted, source, output=output, tensors=tensors)
         path.write_bytes(converted)
 
     def describe(self, path: Path, about: About) -> None:
@@ -115,10 +158,16 @@ class TFLite(Format):
     def open(self, path: Path, threads: int) -> Runner:
         return _LiteRT(path, threads)
 
+    def open_layers(self, path: Path) -> LayerRunner:
+        return _Layers(path)
+
 
 def build(config: Config) -> Format:
     """The format."""
     return TFLite()
+
+
+_WITH_WEIGHTS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
 
 
 def _outside(plan: Sequence[dict[str, Any]], outputs: Sequence[int]) -> dict[str, int]:

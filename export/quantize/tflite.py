@@ -13,6 +13,7 @@ from distill.core.types import Images
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network
+    from export.graph import Output, Tensors
     from export.quantize.plan import Int8Plan
 
 __all__ = ["FIRST_BLOCK_SHARE", "FLOAT_CLASSIFIER", "float16_weights", "float_layers", "normalized", "quantize_int8"]
@@ -46,7 +47,7 @@ def float_layers(student: Network) -> frozenset[str]:
     block = _first_block(layers)
     if sum(layer.macs for layer in block) > FIRST_BLOCK_SHARE * sum(layer.macs for layer in layers):
         block = []
-    classifier = student.classifier()
+    classifier = student.backbone.get_classifier()  # type: ignore[operator]
     small = classifier.weight.numel() <= FLOAT_CLASSIFIER
     return frozenset(layer.name for layer in layers if layer in block or (small and layer.weights is classifier))
 
@@ -61,18 +62,24 @@ def _first_block(layers: list[WeightLayer]) -> list[WeightLayer]:
     return layers[: next((end for end, layer in enumerate(layers, 1) if layer.projects), 0)]
 
 
-def quantize_int8(model: bytes, plan: Int8Plan) -> bytes:
+def quantize_int8(
+    model: bytes, plan: Int8Plan, *, output: Output = "probabilities", tensors: Tensors = "bytes"
+) -> bytes:
     """Static int8: weights symmetric by channel, activations by the plan's ranges, else by minimum and maximum.
 
     The quantizer's own `calibrate()` takes a moving average of each image's range, which clips (on a pretrained
     MobileNetV1-0.25: 41.9 % instead of 49 % top-1, float 54.3 %); the true minimum and maximum do not.
 
     Args:
-        model: float TFLite file whose one input takes values in [-1, 1].
+        model: float TFLite file whose one input takes values in [-1, 1], or 0..255 where it stays float.
         plan: whose student the file was made from.
+        output: what the file answers.
+        tensors: what it takes and gives.
 
     Returns:
-        A TFLite file with uint8 input (scale 2/255, zero point 128: camera bytes as they are) and float32 output.
+        A TFLite file. bytes: uint8 input (scale 2/255, zero point 128: camera bytes as they are), float32 output. int8:
+        input of zero point 0, bytes less 128; int8 output, of probabilities with scale 1/256 and zero point -128.
+        float: both float32.
 
     Raises:
         ArtifactError: the file's layers cannot be told apart.
@@ -88,16 +95,22 @@ def quantize_int8(model: bytes, plan: Int8Plan) -> bytes:
     as_bytes = qtyping.OpQuantizationConfig(
         activation_tensor_config=unsigned, compute_precision=qtyping.ComputePrecision.INTEGER
     )
-    work.update_quantization_recipe(".*", TFLOperationName.INPUT, as_bytes)
-    left = [(".*", name) for name in ("OUTPUT", *_LEFT_FLOAT)] + _operators(model, plan)
+    if tensors == "bytes":
+        work.update_quantization_recipe(".*", TFLOperationName.INPUT, as_bytes)
+    ends = {"bytes": ["OUTPUT"], "float": ["INPUT", "OUTPUT"], "int8": ["OUTPUT"] if output == "class_map" else []}
+    left = [(".*", name) for name in (*ends[tensors], *_LEFT_FLOAT)] + _operators(model, plan) + _in_front(model)
     for scope, name in left:
         work.update_quantization_recipe(scope, TFLOperationName[name], algorithm_key=AlgorithmName.NO_QUANTIZE)
     measured = calibrator.Calibrator(bytearray(model), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
-    ((signature, tensors),) = measured._tfl_interpreter.get_signature_list().items()
-    (name,) = tensors["inputs"]
-    measured.calibrate({signature: [{name: normalized(image)} for image in plan.calibration]}, work._recipe_manager)
+    ((signature, named),) = measured._tfl_interpreter.get_signature_list().items()
+    (name,) = named["inputs"]
+    shown = [image.astype(np.float32) if tensors == "float" else normalized(image) for image in plan.calibration]
+    measured.calibrate({signature: [{name: image} for image in shown]}, work._recipe_manager)
     ranges = measured.get_model_qsvs()
-    for tensor, (low, high) in _chosen(model, plan).items():
+    chosen = _chosen(model, plan)
+    if tensors == "int8" and output == "probabilities":
+        chosen[_output(model)] = (0.0, 255 / 256)
+    for tensor, (low, high) in chosen.items():
         ranges[tensor] = {
             "min": np.full_like(ranges[tensor]["min"], low),
             "max": np.full_like(ranges[tensor]["max"], high),
@@ -105,7 +118,7 @@ def quantize_int8(model: bytes, plan: Int8Plan) -> bytes:
     # All bytes can come from a camera, whatever the calibration images hold. A range of -1 to 1 would have 127.5 as its
     # zero point, which is rounded to 127.
     least, most = normalized(np.array([0, 255], np.uint8))
-    for tensor in _fed_by_input(model):
+    for tensor in _fed_by_input(model) if tensors != "float" else []:
         ranges[tensor] = {
             "min": np.full_like(ranges[tensor]["min"], least),
             "max": np.full_like(ranges[tensor]["max"], most),
@@ -139,6 +152,32 @@ def _fed_by_input(model: bytes) -> list[str]:
     names = [graph.tensors[first].name.decode()]
     padded = [op for op in graph.operators if first in op.inputs and codes[op.opcodeIndex].builtinCode == _PAD]
     return names + [graph.tensors[op.outputs[0]].name.decode() for op in padded]
+
+
+def _output(model: bytes) -> str:
+    """Name of the graph's output."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+
+    graph = tfl_flatbuffer_utils.read_model(bytearray(model)).subgraphs[0]
+    name: str = graph.tensors[graph.outputs[0]].name.decode()
+    return name
+
+
+def _in_front(model: bytes) -> list[tuple[str, str]]:
+    """Scope and kind of sums and products of the input with constants: what is left of a normalisation stays float."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+
+    found = tfl_flatbuffer_utils.read_model(bytearray(model))
+    graph = found.subgraphs[0]
+    fed, made = {graph.inputs[0]}, {output for op in graph.operators for output in op.outputs}
+    left = []
+    for op in graph.operators:
+        kind = _OF_NUMBERS.get(found.operatorCodes[op.opcodeIndex].builtinCode, "")
+        computed = [tensor for tensor in op.inputs if tensor in made or tensor in graph.inputs]
+        if kind and computed and all(tensor in fed for tensor in computed):
+            fed.update(op.outputs)
+            left.append((f"^{re.escape(tfl_flatbuffer_utils.get_op_scope(op, graph.tensors))}$", kind))
+    return left
 
 
 def _operators(model: bytes, plan: Int8Plan) -> list[tuple[str, str]]:
@@ -192,3 +231,4 @@ def _weighted(model: bytes, student: Network) -> tuple[Any, dict[str, tuple[Any,
 _WITH_WEIGHTS = {3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 9: "FULLY_CONNECTED"}  # BuiltinOperator of the TFLite schema
 _PAD = 34
 _ADD = 0
+_OF_NUMBERS = {_ADD: "ADD", 18: "MUL", 41: "SUB", 42: "DIV"}
