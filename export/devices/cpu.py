@@ -45,9 +45,9 @@ class _Cpu(Device):
                     for _ in range(settings.rounds):
                         for place, session in enumerate(opened):
                             shown = fed_pixels(image, manifests[place].get("tensors", "bytes"))
-                        timed = session.time(shown, runs=settings.runs, warmup=settings.warmup)
-                        samples[place] += timed["samples_ms"]
-                        peaks[place] = max(peaks[place], timed["peak_memory_mb"])
+                            timed = session.time(shown, runs=settings.runs, warmup=settings.warmup)
+                            samples[place] += timed["samples_ms"]
+                            peaks[place] = max(peaks[place], timed["peak_memory_mb"])
                     task.advance(1)
                 for manifest, session, times, peak in zip(manifests, opened, samples, peaks, strict=True):
                     rows.append(timed_row(manifest, threads, session.load_ms, times, peak))
