@@ -22,7 +22,7 @@ from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.data.mask_file import png_of_mask
 from distill.data.views import fixed_view, render
-from export.files import Exporter
+from export.files import Exporter, check_takes_bytes
 from export.isolated import IsolatedFile
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def bundle(run: Run, into: Path, progress: Progress, *, name: str = "tflite-int8
     _check_module(into)
     exporter = Exporter(run, progress)
     manifest = exporter.make(name)
+    check_takes_bytes(manifest, "the Android library")
     model = run.folder("export") / manifest["file"]
     manifest = manifest | {"display": _display(manifest["labels"])}
     files: dict[str, bytes] = {

@@ -19,7 +19,7 @@ from distill.core.overlay import background, class_colors
 from distill.core.progress import Progress
 from distill.core.run import Run
 from export.cached import made_once
-from export.files import Exporter
+from export.files import Exporter, check_takes_bytes
 
 __all__ = ["Demo", "make_demo", "serve"]
 
@@ -68,6 +68,7 @@ def make_demo(run: Run, progress: Progress, into: Path | None = None, name: str 
     ):
         raise UserError(f"{folder} holds other things than a demo; choose a new folder by --into")
     manifest = Exporter(run, progress).make(name)
+    check_takes_bytes(manifest, "the page")
     runtime = _runtime(progress)
     about = {key: value for key, value in manifest.items() if key not in _LEFT_OUT}
     labels = manifest["labels"]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from export.graph import Output, Tensors
     from export.quantize.plan import Int8Plan
 
-__all__ = ["Exporter", "artifact_name", "file_name", "open_artifact", "proven_file"]
+__all__ = ["Exporter", "artifact_name", "check_takes_bytes", "file_name", "open_artifact", "proven_file"]
 
 FILES = "files.json"
 CALIBRATION = "calibration.json"
@@ -473,6 +473,17 @@ def proven_file(run: Run, manifest: dict[str, Any]) -> Path:
     if not path.is_file() or sha256_of(path) != manifest["sha256"]:
         raise ArtifactError(f"{path} is not the file that was proven; export it again")
     return path
+
+
+def check_takes_bytes(manifest: dict[str, Any], who: str) -> None:
+    """Refuse a file that takes something else than bytes, for those who give nothing else.
+
+    Raises:
+        UserError: it does.
+    """
+    tensors = manifest.get("tensors", "bytes")
+    if tensors != "bytes":
+        raise UserError(f"{manifest['file']}: {who} gives bytes, and this file was made with `export.tensors: {tensors}`")
 
 
 def read_config(run: Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from distill.core.run import Run
 from distill.core.settings import Settings
 from distill.core.types import Images
 from export.devices._base import Device
-from export.files import Exporter, open_artifact, proven_file
+from export.files import Exporter, check_takes_bytes, open_artifact, proven_file
 from export.phone.adb import Adb, find_adb, find_phone
 from export.phone.app import App, app_version
 from export.phone.benchmark_model import BenchmarkModel, pick_by_abi
@@ -108,6 +108,7 @@ def _ways(desk: Desk, binary: tuple[Path, str] | None, images: Images) -> list[W
 
 def _copy(desk: Desk, run: Run, manifest: dict[str, Any], place: int) -> OnPhone:
     """Put a file of the run on the phone, under a name of ours."""
+    check_takes_bytes(manifest, "--device adb")
     path = proven_file(run, manifest)
     return OnPhone(desk.put(path, f"{place}.tflite"), path, manifest["sha256"], manifest["image_size"])
 

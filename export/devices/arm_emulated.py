@@ -15,7 +15,7 @@ from distill.core.run import Run
 from distill.core.settings import Settings
 from export.devices._base import Device, file_facts
 from export.emulated import CORES, Emulator
-from export.files import Exporter, open_artifact
+from export.files import Exporter, check_takes_bytes, open_artifact
 
 __all__ = ["Config", "build"]
 
@@ -48,6 +48,8 @@ class _ArmEmulated(Device):
                 progress.console.print(f"  not counted: {manifest['name']}; TFLite files are", highlight=False)
         if not known:
             raise UserError("--device arm-emulated runs TFLite files, and there is none")
+        for manifest in known:
+            check_takes_bytes(manifest, "--device arm-emulated")
         images = Exporter(run, progress).examples(known[0]["image_size"], _IMAGES)
         rows = []
         with progress.task("counting", len(known) * len(self._cores), "files") as task:
