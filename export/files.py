@@ -483,7 +483,7 @@ def check_takes_bytes(manifest: dict[str, Any], who: str) -> None:
     """
     tensors = manifest.get("tensors", "bytes")
     if tensors != "bytes":
-        raise UserError(f"{manifest['file']}: {who} gives bytes, and this file was made with `export.tensors: {tensors}`")
+        raise UserError(f"{manifest['file']}: {who} gives bytes, but it was made with `export.tensors: {tensors}`")
 
 
 def read_config(run: Run) -> dict[str, Any]:
