@@ -63,7 +63,7 @@ class About:
     def description(self) -> str:
         """One or two sentences for people."""
         count = len(self.labels)
-        shown = f": {', '.join(self.labels)}." if count <= _SHOWN else "."
+        shown = f": {', '.join(map(_one_line, self.labels))}." if count <= _SHOWN else "."
         what = f"Says which of {count} classes {'each pixel' if self.dense else 'an image'} shows{shown}"
         if self.teacher is None:
             return what
@@ -83,7 +83,7 @@ class About:
     @property
     def lines(self) -> str:
         """The text of `labels.txt`. A line break in a label would shift all that follow: it becomes a space."""
-        return "".join(re.sub(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", label) + "\n" for label in self.labels)
+        return "".join(f"{_one_line(label)}\n" for label in self.labels)
 
     def properties(self) -> dict[str, str]:
         """The same as strings by name, for formats whose metadata is such a list; what is no text is JSON."""
@@ -100,3 +100,8 @@ class About:
             known = {key: value for key, value in asdict(self.teacher).items() if value is not None}
             said["teacher"] = json.dumps(known, ensure_ascii=False)
         return said
+
+
+def _one_line(label: str) -> str:
+    """All that `str.splitlines` breaks at as spaces."""
+    return re.sub(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", label)

@@ -79,7 +79,9 @@ class Preprocessing(_Part):
        max(0, 1 - |t + 0.5 - centre| / reach) over the sum of these, in float64, as a whole number
        w = trunc(weight * 2**coefficient_bits + 0.5). The answer, after each of both directions, is
        (sum of w * pixel + 2**(coefficient_bits - 1)) >> coefficient_bits, clipped to 0..255.
-       In Pillow this is `image.resize((S, S), Image.Resampling.BILINEAR, box=box)`.
+       In Pillow these are two calls: `rows = image.resize((S, height), BILINEAR, box=(left, 0, right, height))`, then
+       `rows.resize((S, S), BILINEAR, box=(0, top, S, bottom))`. (One call does the same before Pillow 13, which scales
+       the columns of tall images first.)
     4. The bytes go in as they are. Of a byte x the network sees (x - mean) / std; `normalized_by` says who does that.
     """
 

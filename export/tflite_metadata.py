@@ -115,6 +115,7 @@ def _front(root: Table, metadata: bytes) -> bytes:
     front = builder.Output()
     front += bytes(-len(front) % _BLOCK)
 
+    # Only now is it known how far behind the old tables, vectors and strings will lie.
     new = root_of(front)
     targets: dict[int, int] = {}
     for slot in kept:

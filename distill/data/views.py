@@ -117,6 +117,10 @@ def render(image: Image.Image, view: View, size: int) -> npt.NDArray[np.uint8]:
     is that of cutting first and scaling then. The colour changes are one affine map of the three channels, rounded and
     clipped once.
 
+    Rows are scaled first, then columns, and both are rounded. Pillow did so before 13, which begins with the columns of
+    tall images (a tenth to a half of their values differ by one step then), so each direction is a call of its own
+    here. That takes 5 % longer than one call on crops of 512x384 pixels.
+
     Returns:
         uint8 [size, size, 3].
     """
