@@ -204,6 +204,11 @@ def test_stopped_in_the_middle(
     time.sleep(0.5)
     assert phone.state() != before
     os.killpg(process.pid, how)  # as a terminal does
+    if how == signal.SIGINT:  # and again by an impatient user, while things are put back
+        while not any("force-stop" in text for text in phone.daemon.commands):
+            assert time.monotonic() < end and process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        os.killpg(process.pid, how)
     said, _ = process.communicate(timeout=60)
     if how == signal.SIGKILL:  # nobody could put anything back: the next visit does
         phone.say(**{f"{way}.behaviour": "refuses"})
