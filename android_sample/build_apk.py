@@ -20,7 +20,7 @@ from pathlib import Path
 
 from toolchain import Toolchain, ToolError, cache_folder, run
 
-__all__ = ["build", "describe", "main"]
+__all__ = ["build", "describe", "main", "resources"]
 
 _HERE = Path(__file__).resolve().parent
 _APP, _LIBRARY = _HERE / "app" / "src" / "main", _HERE / "inference" / "src" / "main"
@@ -68,7 +68,7 @@ def build(assets: Path, output: Path, cache: Path) -> None:
     tools = Toolchain(cache)
     with tempfile.TemporaryDirectory(prefix="apk-") as place:
         folder = Path(place)
-        packed, java = _resources(tools, assets, folder)
+        packed, java = resources(tools, assets, folder)
         classes = folder / "classes"
         classes.mkdir()
         run(["javac", "--release", "8", "-Xlint:-options", "-d", str(classes), str(java)])
@@ -95,8 +95,12 @@ def build(assets: Path, output: Path, cache: Path) -> None:
         _sign(aligned, output, cache)
 
 
-def _resources(tools: Toolchain, assets: Path, folder: Path) -> tuple[Path, Path]:
-    """The APK with manifest, resources and assets, and R.java."""
+def resources(tools: Toolchain, assets: Path, folder: Path) -> tuple[Path, Path]:
+    """Write an APK of manifest, resources and assets alone, and R.java, into a folder; beside them AndroidManifest.xml.
+
+    Raises:
+        ToolError: something in them is wrong.
+    """
     compiled, packed, java = folder / "resources.zip", folder / "resources.apk", folder / "java"
     manifest = folder / "AndroidManifest.xml"
     # Gradle takes the package from its build file; here it stands in the manifest.

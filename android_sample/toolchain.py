@@ -14,10 +14,9 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["ToolError", "Toolchain", "cache_folder", "digest_of", "run"]
+__all__ = ["Artifacts", "ToolError", "Toolchain", "cache_folder", "digest_of", "run"]
 
 _HERE = Path(__file__).resolve().parent
-_POM, _CHECKSUMS = _HERE / "tools" / "pom.xml", _HERE / "tools" / "checksums.txt"
 _COMPILER = ("kotlin-compiler-embeddable", "kotlin-stdlib", "kotlin-script-runtime", "kotlin-daemon-embeddable",
              "kotlin-reflect", "kotlinx-coroutines-core-jvm", "annotations")  # fmt: skip
 _PROGUARD = ("proguard-base", "proguard-core", "kotlin-metadata-jvm", "gson", "json", "log4j-api", "log4j-core",
@@ -70,8 +69,61 @@ def digest_of(paths: Iterable[Path], *more: str) -> str:
     return digest.hexdigest()[:16]
 
 
-class Toolchain:
-    """The fetched tools.
+class Artifacts:
+    """What a file in `tools/` names, fetched once.
+
+    Args:
+        cache: folder that is kept between runs.
+        name: of `tools/NAME.xml`, which says what is fetched, and `tools/NAME.txt`, which has the SHA-256 of each.
+
+    Raises:
+        ToolError: Maven or Java is not installed, an artifact cannot be had or is not what it was.
+    """
+
+    def __init__(self, cache: Path, name: str) -> None:
+        self._pom, self._checksums = (_HERE / "tools" / f"{name}.{suffix}" for suffix in ("xml", "txt"))
+        self.cache = cache
+        self.folder = cache / f"{name}-{digest_of([self._pom, self._checksums])}"
+        if not self.folder.is_dir():
+            self._fetch()
+
+    def jar(self, name: str) -> Path:
+        """A fetched artifact by its name without version; of an Android library the classes."""
+        for file in self.jars():
+            if file.stem.startswith(f"{name}-") and file.stem[len(name) + 1].isdigit():
+                return file
+        raise ToolError(f"{self._pom.name} names no {name}")
+
+    def jars(self) -> list[Path]:
+        """All of them."""
+        return sorted(self.folder.glob("*.jar"))
+
+    def aar(self, name: str) -> Path:
+        """A fetched Android library."""
+        return self.jar(name).with_suffix(".aar")
+
+    def _fetch(self) -> None:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        expected = dict(line.split()[::-1] for line in self._checksums.read_text(encoding="utf-8").splitlines())
+        with tempfile.TemporaryDirectory(dir=self.cache) as place:
+            folder = Path(place) / "fetched"
+            run(["mvn", "-B", "-ntp", "-q", "-f", str(self._pom), "dependency:copy", f"-DoutputDirectory={folder}"])
+            found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+            for name in sorted(expected.keys() | found.keys()):
+                if expected.get(name) != found.get(name):
+                    raise ToolError(
+                        f"{name}: SHA-256 {found.get(name, 'of nothing, it did not come')},"
+                        f" {self._checksums.name} says {expected.get(name, 'nothing of it')}"
+                    )
+            for aar in folder.glob("*.aar"):
+                with zipfile.ZipFile(aar) as packed:
+                    aar.with_suffix(".jar").write_bytes(packed.read("classes.jar"))
+            if not self.folder.is_dir():  # another process may have been faster
+                folder.rename(self.folder)
+
+
+class Toolchain(Artifacts):
+    """Compilers, Android's classes and the runtime, as `tools/build.xml` names them.
 
     Args:
         cache: folder that is kept between runs.
@@ -81,21 +133,7 @@ class Toolchain:
     """
 
     def __init__(self, cache: Path) -> None:
-        self.cache = cache
-        self.folder = cache / f"tools-{digest_of([_POM, _CHECKSUMS])}"
-        if not self.folder.is_dir():
-            self._fetch()
-
-    def jar(self, name: str) -> Path:
-        """A fetched artifact by its name without version."""
-        for file in sorted(self.folder.iterdir()):
-            if file.stem.startswith(f"{name}-") and file.stem[len(name) + 1].isdigit():
-                return file.with_suffix(".jar") if file.suffix == ".aar" else file
-        raise ToolError(f"{_POM.name} names no {name}")
-
-    def aar(self, name: str) -> Path:
-        """A fetched Android library; `jar` gives its classes."""
-        return self.jar(name).with_suffix(".aar")
+        super().__init__(cache, "build")
 
     def kotlinc(self, sources: Sequence[Path], into: Path, classpath: Sequence[Path], *options: str) -> None:
         """Compile Kotlin to class files of Java 8; warnings are errors.
@@ -120,25 +158,6 @@ class Toolchain:
     def java(self, jars: Sequence[str], main: str, *arguments: str) -> str:
         """Run a class of fetched artifacts."""
         return run(["java", *_JAVA, "-cp", _joined([self.jar(name) for name in jars]), main, *arguments])
-
-    def _fetch(self) -> None:
-        self.cache.mkdir(parents=True, exist_ok=True)
-        expected = dict(line.split()[::-1] for line in _CHECKSUMS.read_text(encoding="utf-8").splitlines())
-        with tempfile.TemporaryDirectory(dir=self.cache) as place:
-            folder = Path(place) / "tools"
-            run(["mvn", "-B", "-ntp", "-q", "-f", str(_POM), "dependency:copy", f"-DoutputDirectory={folder}"])
-            found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
-            for name in sorted(expected.keys() | found.keys()):
-                if expected.get(name) != found.get(name):
-                    raise ToolError(
-                        f"{name}: SHA-256 {found.get(name, 'of nothing, it did not come')},"
-                        f" {_CHECKSUMS.name} says {expected.get(name, 'nothing of it')}"
-                    )
-            for aar in folder.glob("*.aar"):
-                with zipfile.ZipFile(aar) as packed:
-                    aar.with_suffix(".jar").write_bytes(packed.read("classes.jar"))
-            if not self.folder.is_dir():  # another process may have been faster
-                folder.rename(self.folder)
 
 
 def _joined(paths: Sequence[Path]) -> str:

@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.workplace import Workplace
+
 SAMPLE = Path(__file__).parents[2] / "android_sample"
 _CORE = SAMPLE / "inference/src/main/kotlin/org/mobiledistill/inference/core"
 _TESTS = SAMPLE / "core-tests/src/test"
@@ -23,6 +25,20 @@ def missing(*tools: str) -> None:
     lacking = [tool for tool in tools if shutil.which(tool) is None]
     if lacking and not os.environ.get("CI"):
         pytest.skip(f"not installed: {', '.join(lacking)}")
+
+
+def module_of(place: Workplace, name: str) -> Path:
+    """A folder that looks like an Android module."""
+    module = place.root / name
+    (module / "src/main").mkdir(parents=True, exist_ok=True)
+    return module
+
+
+def litert() -> Path:
+    """The runtime's shared library, the one that Python's answers come from."""
+    import ai_edge_litert
+
+    return Path(ai_edge_litert.__path__[0]) / "libLiteRt.so"
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,10 @@ from distill.core.overlay import class_colors
 from distill.data.mask_file import read_mask
 from tests.workplace import Workplace
 
-from .conftest import SAMPLE, Kotlin, missing
+from .conftest import SAMPLE, Kotlin, litert, missing, module_of
 from .golden import prepared
 
 ASSETS = Path("src/main/assets/distill")
-
-
-def _module(place: Workplace, name: str) -> Path:
-    module = place.root / name
-    (module / "src/main").mkdir(parents=True, exist_ok=True)
-    return module
 
 
 def _content(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -61,7 +55,7 @@ def _check(assets: Path, resize: str) -> dict[str, object]:
 
 
 def test_a_classifier_is_written_once_and_answers_in_kotlin(finished: Workplace, kotlin: Kotlin) -> None:
-    module = _module(finished, "app")
+    module = module_of(finished, "app")
     said = finished.run("export", "android", "--into", str(module))
     assets = module / ASSETS
     manifest = _check(assets, "center_crop")
@@ -77,11 +71,11 @@ def test_a_classifier_is_written_once_and_answers_in_kotlin(finished: Workplace,
     finished.run("export", "android", "--into", str(module))
     assert _content(module) == before  # not even written again
 
-    assert "OK (1 test)" in kotlin.test("ExportTest", exports=assets, litert=_litert())
+    assert "OK (1 test)" in kotlin.test("ExportTest", exports=assets, litert=litert())
 
 
 def test_a_segmenter_has_masks_and_answers_in_kotlin(segmented: Workplace, kotlin: Kotlin) -> None:
-    module = _module(segmented, "app")
+    module = module_of(segmented, "app")
     segmented.run("export", "android", "--into", str(module))
     assets = module / ASSETS
     manifest = _check(assets, "squash")
@@ -91,11 +85,11 @@ def test_a_segmenter_has_masks_and_answers_in_kotlin(segmented: Workplace, kotli
         assert mask.shape == (image["height"], image["width"])
         assert set(np.unique(mask)) <= {0, 1, 2}
     assert "ImageSegmenter.fromAssets" in (module / "USE.md").read_text()
-    assert "OK (1 test)" in kotlin.test("ExportTest", exports=assets, litert=_litert())
+    assert "OK (1 test)" in kotlin.test("ExportTest", exports=assets, litert=litert())
 
 
 def test_another_file_takes_the_place_of_the_first(finished: Workplace) -> None:
-    module = _module(finished, "other")
+    module = module_of(finished, "other")
     finished.run("export", "android", "--into", str(module))
     finished.run("export", "android", "--into", str(module), "--file", "tflite-float32")
     assets = module / ASSETS
@@ -111,13 +105,13 @@ def test_what_is_not_ours_is_left_alone(finished: Workplace) -> None:
     expect(
         "no Android module is there; expected a folder with a build.gradle.kts", "--into", str(finished.root / "photos")
     )
-    expect("onnx-int8: Android runs TFLite files", "--file", "onnx-int8", "--into", str(_module(finished, "a")))
-    foreign = _module(finished, "b")
+    expect("onnx-int8: Android runs TFLite files", "--file", "onnx-int8", "--into", str(module_of(finished, "a")))
+    foreign = module_of(finished, "b")
     (foreign / ASSETS).mkdir(parents=True)
     (foreign / ASSETS / "mine.txt").write_text("mine")
     expect("found files that `distill export android` did not write", "--into", str(foreign))
     assert (foreign / ASSETS / "mine.txt").read_text() == "mine"
-    page = _module(finished, "c")
+    page = module_of(finished, "c")
     (page / "USE.md").write_text("# My own")
     expect("found a page that `distill export android` did not write", "--into", str(page))
     assert (page / "USE.md").read_text() == "# My own"
@@ -125,7 +119,7 @@ def test_what_is_not_ours_is_left_alone(finished: Workplace) -> None:
 
 def test_the_sample_packs_into_a_signed_apk(finished: Workplace) -> None:
     missing("java", "javac", "mvn", "aapt2", "zipalign", "apksigner")
-    module = _module(finished, "packed")
+    module = module_of(finished, "packed")
     finished.run("export", "android", "--into", str(module))
     apk = finished.root / "sample.apk"
     said = _build(apk, module / "src/main/assets")
@@ -161,10 +155,3 @@ def _build(apk: Path, assets: Path, expect: int = 0) -> str:
     )
     assert done.returncode == expect, done.stdout
     return done.stdout
-
-
-def _litert() -> Path:
-    """The runtime's shared library, the one that Python's answers come from."""
-    import ai_edge_litert
-
-    return Path(ai_edge_litert.__path__[0]) / "libLiteRt.so"

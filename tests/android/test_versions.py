@@ -8,7 +8,7 @@ from .conftest import SAMPLE
 
 
 def test_gradle_and_the_plain_build_name_the_same_versions() -> None:
-    pom = (SAMPLE / "tools/pom.xml").read_text()
+    pom = (SAMPLE / "tools/build.xml").read_text()
     catalogue = (SAMPLE / "gradle/libs.versions.toml").read_text()
     library = (SAMPLE / "inference/build.gradle.kts").read_text()
     for artifact, key in {

@@ -29,7 +29,7 @@ class GoldenCheck(private val context: Context, private val vision: Vision) {
             return context.getString(R.string.golden_failed, "${failed.picture}: ${failed.problem}") to false
         }
         val most = results.maxOfOrNull { it.difference } ?: 0.0
-        return context.getString(R.string.golden_passed, results.size, "%.1e".format(most)) to true
+        return context.getString(R.string.golden_passed, results.size, if (most == 0.0) "0" else "%.0e".format(most)) to true
     }
 
     private companion object {

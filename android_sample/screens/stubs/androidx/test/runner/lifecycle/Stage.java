@@ -1,0 +1,6 @@
+package androidx.test.runner.lifecycle;
+
+/** Stands in for a class of androidx.test, which is not on Maven Central; Robolectric links to it. */
+public enum Stage {
+    PRE_ON_CREATE, CREATED, STARTED, RESUMED, PAUSED, STOPPED, RESTARTED, DESTROYED
+}
