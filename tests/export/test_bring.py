@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.core.errors import UserError
+from distill.core.errors import RunFolderError, UserError
 from distill.core.files import read_json
 from distill.core.progress import Progress
 from distill.trained_student import load_student
@@ -164,6 +164,13 @@ def test_mistakes_are_named(
     given = brought(desk, model)
     with pytest.raises(UserError, match=sentence):
         bring(Brought(**{**given.__dict__, **changes}), tmp_path / "run", progress)
+
+
+def test_a_run_that_was_trained_is_left_alone(desk: Workplace, tmp_path: Path, progress: Progress) -> None:
+    (tmp_path / "config.yaml").write_text("teacher: {timm: resnet50}\n")
+    with pytest.raises(RunFolderError, match="is a run that was trained here: export it with --run, or choose another"):
+        bring(brought(desk, "my_net:small"), tmp_path, progress)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_numbers_and_shapes_of_the_command_line() -> None:
