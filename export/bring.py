@@ -119,7 +119,7 @@ def bring(given: Brought, into: Path, progress: Progress) -> Run:
         UserError: what was given does not fit together, or cannot be used.
         ArtifactError: the network here does not answer as what was brought.
     """
-    if (into / "run.json").exists() and not (into / "student" / BROUGHT).exists() and (into / "data").exists():
+    if "teacher" in _known_config(into):
         raise RunFolderError(f"{into} is a run that was trained here: export it with --run, or choose another --into")
     run = Run.create(into)
     with run.lock():
@@ -446,8 +446,7 @@ def _digest(network: Network) -> str:
 
 def _write_config(run: Run, given: Brought, network: Network) -> None:
     """What `distill run` would have written; how files are made stays as it is where it was changed by hand."""
-    path = run.root / "config.yaml"
-    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = _known_config(run.root)
     files = ExportSettings(files=["tflite-float32", "tflite-int8"])
     document = {
         "task": "segmentation" if network.answers_maps else "classification",
@@ -459,7 +458,17 @@ def _write_config(run: Run, given: Brought, network: Network) -> None:
         "seed": 0,
     }
     kept = {key: before[key] for key in ("export", "benchmark", "gates") if key in before}
-    write_text(path, yaml.safe_dump(document | kept, sort_keys=False, allow_unicode=True))
+    write_text(run.root / "config.yaml", yaml.safe_dump(document | kept, sort_keys=False, allow_unicode=True))
+
+
+def _known_config(root: Path) -> dict[str, Any]:
+    """What `config.yaml` of a folder holds; nothing where there is none."""
+    path = root / "config.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error})") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _write_card(folder: Path, given: Brought, network: Network) -> None:

@@ -385,11 +385,12 @@ class Exporter:
             asked = dict(self._asked(predictor, inputs))
         scores = {split: score for split, (score, _) in asked.items()}
         agreement = scores["validation"]["agreement"]
-        needed = self.settings.min_int8_agreement if "int8" in name else self.settings.min_float_agreement
+        setting = "min_int8_agreement" if "int8" in name else "min_float_agreement"
+        needed = float(getattr(self.settings, setting))
         if agreement < needed:
             raise ArtifactError(
                 f"{file_name(name)}: answers as the student does on {agreement:.3f} of validation, at least {needed:g}"
-                " are needed"
+                f" are needed (export.{setting})"
             )
         answers = {split: answers for split, (_, answers) in asked.items()}
         return _Made(path, {"load_ms": load_ms, **facts, "scores": scores}, answers)

@@ -78,11 +78,14 @@ def layer_noise(file: Path, format_name: str, student: Network, images: Images, 
     ]
     with IsolatedFile(file, format_name, layers=True) as opened:
         found = opened.facts["layers"]
-        sums = [calls[place].name.startswith("add ") for place in wanted]
-        if [each["kind"] == "ADD" for each in found] != sums:
-            raise ArtifactError(
-                f"{file.name}: its {len(found)} layers and sums are not the {len(wanted)} of the run's student"
-            )
+        kept = list(range(len(found)))
+        if [each["kind"] == "ADD" for each in found] != [calls[place].name not in named for place in wanted]:
+            kept = [
+                number for number in kept if found[number]["kind"] != "ADD"
+            ]  # conversion made other sums: layers alone
+            wanted = [place for place in wanted if calls[place].name in named]
+        if len(kept) != len(wanted):
+            raise ArtifactError(f"{file.name}: its {len(kept)} layers are not the {len(wanted)} of the run's student")
         noises = [_Noise() for _ in wanted]
         for image in images:
             exact: dict[int, torch.Tensor] = {}
@@ -92,12 +95,13 @@ def layer_noise(file: Path, format_name: str, student: Network, images: Images, 
 
             with torch.no_grad():
                 see_calls(student, torch.from_numpy(image[None]), see)
-            made = opened.run_layers(fed_pixels(image[None], tensors))
+            answered = opened.run_layers(fed_pixels(image[None], tensors))
+            made = [answered[number] for number in kept]
             for noise, place, values in zip(noises, wanted, made, strict=True):
                 noise.add(_channels_first(exact[place].numpy()), _channels_last(values, file.name, exact[place].shape))
     layers = [
-        LayerNoise(calls[place].name.removeprefix("backbone."), noise.snr_db(), each["dtype"])
-        for place, noise, each in zip(wanted, noises, found, strict=True)
+        LayerNoise(calls[place].name.removeprefix("backbone."), noise.snr_db(), found[number]["dtype"])
+        for place, noise, number in zip(wanted, noises, kept, strict=True)
     ]
     return sorted(layers, key=lambda layer: (layer.snr_db, layer.name))
 

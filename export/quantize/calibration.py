@@ -133,12 +133,12 @@ def balanced(kinds: Sequence[tuple[str, float]], count: int) -> list[int]:
     groups: dict[str, list[int]] = {}
     for place, (kind, _) in enumerate(kinds):
         groups.setdefault(kind, []).append(place)
-    # The smallest class first: what it cannot give, larger ones share.
-    order = sorted(groups, key=lambda kind: (len(groups[kind]), kind))
+    # Of more classes than images the largest; then the smallest first: what it cannot give, larger ones share.
+    order = sorted(groups, key=lambda kind: (len(groups[kind]), kind))[-count:]
     chosen, left = list[int](), min(count, len(kinds))
     for number, kind in enumerate(order):
         members = sorted(groups[kind], key=lambda place: (kinds[place][1], place))
-        share = min(len(members), -(-left // (len(order) - number)) if len(order) - number <= left else min(1, left))
+        share = min(len(members), -(-left // (len(order) - number)))
         # With one image a class, each class gives another brightness.
         begin = (0.5 + number * _GOLDEN) % 1
         chosen += [members[int((step + begin) * len(members) / share)] for step in range(share)]

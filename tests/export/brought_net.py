@@ -45,16 +45,17 @@ def small(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     network = Small().eval()
     with torch.no_grad():
-        colours = torch.tensor([[40.0, 160, 60], [180, 50, 40], [120, 60, 170]]) / 255
-        flat = ((colours - 0.45) / 0.22)[:, :, None, None].expand(3, 3, 32, 32)
+        colours = torch.tensor([[40.0, 160, 60], [180, 50, 40], [120, 60, 170]])
+        photos = colours[:, None, :, None, None] + 45 * torch.randn(3, 20, 3, 32, 32)
         seen: list[torch.Tensor] = []
         hook = network.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-        network(flat)
+        network((photos.clamp(0, 255) / 255 - 0.45).flatten(0, 1) / 0.22)
         hook.remove()
-        centred = seen[0] - seen[0].mean(dim=0)
+        means = seen[0].reshape(3, 20, -1).mean(dim=1)
+        centred = means - means.mean(dim=0)
         network.head.weight.zero_()
         network.head.weight[:3] = 8 * centred / centred.square().sum(dim=1, keepdim=True)
-        network.head.bias.copy_(-network.head.weight @ seen[0].mean(dim=0))
+        network.head.bias.copy_(-network.head.weight @ means.mean(dim=0))
         network.head.bias[3:] = -4
     return network
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.core.errors import UserError
+from distill.core.errors import RunFolderError, UserError
 from distill.core.files import read_json
 from distill.core.progress import Progress
 from distill.trained_student import load_student
@@ -78,7 +78,7 @@ def test_layers_of_a_float_file_are_those_of_the_network(desk: Workplace) -> Non
     said = desk.run("verify", file, "--run", "runs/mine", "--layers", "--json", module="export")
     layers = json.loads(said.splitlines()[0])["layers"]
     assert len(layers) == 7 and {layer["dtype"] for layer in layers} == {"float32"}
-    assert min(layer["snr_db"] for layer in layers if layer["snr_db"] is not None) > 80
+    assert all(layer["snr_db"] is None or layer["snr_db"] > 80 for layer in layers), "None: the same"
     told = desk.run("verify", file, "--layers", module="export", expect=2)
     assert "add --run" in told
 
@@ -119,7 +119,7 @@ def test_function_and_program_are_one_network(
 
 
 def test_an_onnx_file_is_asked_in_its_own_runtime(desk: Workplace, tmp_path: Path, progress: Progress) -> None:
-    path = write_onnx(tmp_path / "net.onnx", NODES, CONSTANTS, "N", size=32)
+    path = write_onnx(tmp_path / "net.onnx", NODES, CONSTANTS | {"sizes": np.array([1, 8, 16, 16])}, "N", 32)
     run = bring(brought(desk, str(path)), tmp_path / "run", progress)
     compared = read_json(run.root / "student/brought.json")["compared"]
     assert compared["images"] == 8 and 0 < compared["max_difference"] < 1e-4 < compared["largest_answer"]
@@ -164,6 +164,13 @@ def test_mistakes_are_named(
     given = brought(desk, model)
     with pytest.raises(UserError, match=sentence):
         bring(Brought(**{**given.__dict__, **changes}), tmp_path / "run", progress)
+
+
+def test_a_run_that_was_trained_is_left_alone(desk: Workplace, tmp_path: Path, progress: Progress) -> None:
+    (tmp_path / "config.yaml").write_text("teacher: {timm: resnet50}\n")
+    with pytest.raises(RunFolderError, match="is a run that was trained here: export it with --run, or choose another"):
+        bring(brought(desk, "my_net:small"), tmp_path, progress)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_numbers_and_shapes_of_the_command_line() -> None:

@@ -33,6 +33,11 @@ def test_one_image_a_class_still_spans_brightness() -> None:
     assert min(bright) < 30 and max(bright) > 210 and 90 < np.mean(bright) < 160
 
 
+def test_of_more_classes_than_images_the_largest_are_kept() -> None:
+    kinds = [(f"rare {number}", 10.0) for number in range(20)] + [("a", 1.0)] * 4 + [("b", 2.0)] * 3 + [("c", 3.0)] * 2
+    assert {kinds[place][0] for place in balanced(kinds, 3)} == {"a", "b", "c"}
+
+
 @pytest.mark.parametrize("count", [1, 3, 7, 10, 11])
 def test_as_many_as_are_asked_for_and_none_twice(count: int) -> None:
     kinds = [(str(number % 4), float(number)) for number in range(10)]
