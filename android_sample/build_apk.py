@@ -103,9 +103,11 @@ def resources(tools: Toolchain, assets: Path, folder: Path) -> tuple[Path, Path]
     """
     compiled, packed, java = folder / "resources.zip", folder / "resources.apk", folder / "java"
     manifest = folder / "AndroidManifest.xml"
-    # Gradle takes the package from its build file; here it stands in the manifest.
+    # Gradle takes the package and how libraries lie from its build file; here they stand in the manifest.
     text = (_APP / "AndroidManifest.xml").read_text(encoding="utf-8")
-    manifest.write_text(text.replace("<manifest ", f'<manifest package="{_PACKAGE}" ', 1), encoding="utf-8")
+    text = text.replace("<manifest ", f'<manifest package="{_PACKAGE}" ', 1)
+    text = text.replace("<application", '<application android:extractNativeLibs="false"', 1)
+    manifest.write_text(text, encoding="utf-8")
     run(["aapt2", "compile", "--dir", str(_APP / "res"), "-o", str(compiled)])
     run(
         [

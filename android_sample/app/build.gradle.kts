@@ -15,6 +15,7 @@ android {
         ndk { abiFilters += listOf("armeabi-v7a", "arm64-v8a") }
     }
     androidResources { noCompress += "tflite" } // so that the model can be mapped into memory
+    packaging { jniLibs { useLegacyPackaging = false } } // libraries are mapped out of the APK
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_11
         targetCompatibility = JavaVersion.VERSION_11

@@ -47,9 +47,9 @@ def _check(assets: Path, resize: str) -> dict[str, object]:
         size = manifest["image_size"]
         shown = prepared(assets / "golden" / image["picture"], size, resize)
         np.testing.assert_array_equal(pixels.reshape(size, size, 3), shown)
-        picture = Image.open(assets / "golden" / image["picture"])
-        assert (picture.size, picture.mode) == ((image["width"], image["height"]), "RGB")
-        assert picture.size != (size, size), "so that scaling is seen"
+        with Image.open(assets / "golden" / image["picture"]) as picture:
+            assert (picture.size, picture.mode) == ((image["width"], image["height"]), "RGB")
+            assert picture.size != (size, size), "so that scaling is seen"
     assert {str(file.relative_to(assets)) for file in assets.rglob("*") if file.is_file()} == listed
     return manifest
 

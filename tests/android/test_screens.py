@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import pytest
+import numpy.typing as npt
 from PIL import Image
 
 from distill.core.overlay import class_colors
@@ -17,31 +17,38 @@ from tests.workplace import Workplace
 
 from .conftest import SAMPLE, litert, missing, module_of
 
+_Pixels = npt.NDArray[np.uint8]
 _SHOWN = ("start", "picture", "night", "about", "benchmark")
 
 
-@pytest.mark.parametrize("task", ["classification", "segmentation"])
-def test_people_see_what_they_should(
-    task: str, request: pytest.FixtureRequest, toolchain: ModuleType, tmp_path: Path
-) -> None:
+def test_people_see_labels(finished: Workplace, toolchain: ModuleType, tmp_path: Path) -> None:
+    _check("classification", finished, finished.root / "photos", toolchain, tmp_path)
+
+
+def test_people_see_masks(segmented: Workplace, toolchain: ModuleType, tmp_path: Path) -> None:
+    seen = _check("segmentation", segmented, segmented.root / "shapes", toolchain, tmp_path)
+    # Bars have the colours of their classes.
+    wanted = {tuple(color) for color in class_colors(3)[1:].tolist()}
+    assert wanted & {tuple(pixel) for pixel in np.unique(seen["picture"].reshape(-1, 3), axis=0).tolist()}
+
+
+def _check(task: str, place: Workplace, photos: Path, toolchain: ModuleType, tmp_path: Path) -> dict[str, _Pixels]:
+    """Run the tests of the screens on an exported model; what they kept, by name."""
     missing("java", "javac", "mvn", "aapt2")
-    place: Workplace = request.getfixturevalue("finished" if task == "classification" else "segmented")
     module = module_of(place, "screens")
     place.run("export", "android", "--into", str(module))
-    photo = next((place.root / ("photos" if task == "classification" else "shapes")).glob("test/**/*.png"))
+    photo = min(photos.glob("test/**/*.png"))
     _run(toolchain, module / "src/main/assets", photo, tmp_path)
     seen = {name: np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")) for name in _SHOWN}
     for name, pixels in seen.items():
         assert pixels.shape == ((720, 1280, 3) if name == "night" else (1280, 720, 3)), name
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20, f"{name} shows next to nothing"
     assert seen["about"][-1, 0].min() > 200 and seen["night"][-1, -1].max() < 60
-    if task == "segmentation":  # bars have the colours of their classes
-        wanted = {tuple(color) for color in class_colors(3)[1:].tolist()}
-        assert wanted & {tuple(pixel) for pixel in np.unique(seen["picture"].reshape(-1, 3), axis=0).tolist()}
     kept = os.environ.get("DISTILL_SCREENS")
     if kept:
         for name in _SHOWN:
             shutil.copy(tmp_path / f"{name}.png", Path(kept) / f"{task}-{name}.png")
+    return seen
 
 
 def _run(toolchain: ModuleType, assets: Path, photo: Path, pictures: Path) -> None:

@@ -22,8 +22,7 @@ class Box(val left: Int, val top: Int, val width: Int, val height: Int) {
  *
  * That is Pillow's bilinear filter: a triangle whose support grows with the reduction, along rows and along columns, each
  * time in fixed point with 22 bits behind the point and rounded to 8 bits. In the outer ring of the square it also sees
- * pixels just outside the box, where the image has some. Rows come first, but (since Pillow 13) columns where the image's
- * height shrinks by more than twice as many pixels as its width. All that depends on sizes is made once, here.
+ * pixels just outside the box, where the image has some. Rows come first. All that depends on sizes is made once, here.
  *
  * @param width of the image.
  * @param height of the image.
@@ -32,10 +31,9 @@ class Box(val left: Int, val top: Int, val width: Int, val height: Int) {
 internal class Resampler(private val width: Int, private val height: Int, box: Box, private val size: Int) {
     private val across = Taps(width, box.left, box.width, size)
     private val down = Taps(height, box.top, box.height, size)
-    private val columnsFirst = height > size && height - size > 2 * (width - size)
 
-    /** Red, green and blue after the first pass: `size` rows of the columns in use, or `size` columns of the rows in use. */
-    private val between = ByteArray((if (columnsFirst) across.used else down.used) * size * 3)
+    /** Red, green and blue after the first pass: `size` columns of the rows in use. */
+    private val between = ByteArray(down.used * size * 3)
 
     fun fits(image: Pixels): Boolean = image.width == width && image.height == height
 
@@ -44,29 +42,18 @@ internal class Resampler(private val width: Int, private val height: Int, box: B
      * @param into size * size * 3 bytes: red, green, blue of each pixel, row by row.
      */
     fun run(argb: IntArray, into: ByteArray) {
-        if (columnsFirst) {
-            for (y in 0 until size) {
-                val start = down.first[y] * width + across.lowest
-                for (x in 0 until across.used) mix(argb, start + x, width, down, y, (y * across.used + x) * 3)
-            }
-            for (y in 0 until size) {
-                val start = y * across.used - across.lowest
-                for (x in 0 until size) mix((start + across.first[x]) * 3, 3, across, x, into, (y * size + x) * 3)
-            }
-        } else {
-            for (y in 0 until down.used) {
-                val start = (down.lowest + y) * width
-                for (x in 0 until size) mix(argb, start + across.first[x], 1, across, x, (y * size + x) * 3)
-            }
-            for (y in 0 until size) {
-                val start = (down.first[y] - down.lowest) * size
-                for (x in 0 until size) mix((start + x) * 3, size * 3, down, y, into, (y * size + x) * 3)
-            }
+        for (y in 0 until down.used) {
+            val start = (down.lowest + y) * width
+            for (x in 0 until size) mix(argb, start + across.first[x], across, x, (y * size + x) * 3)
+        }
+        for (y in 0 until size) {
+            val start = (down.first[y] - down.lowest) * size
+            for (x in 0 until size) mix((start + x) * 3, down, y, into, (y * size + x) * 3)
         }
     }
 
     /** One pixel of the first pass. */
-    private fun mix(argb: IntArray, start: Int, step: Int, taps: Taps, place: Int, to: Int) {
+    private fun mix(argb: IntArray, start: Int, taps: Taps, place: Int, to: Int) {
         var red = HALF
         var green = HALF
         var blue = HALF
@@ -78,7 +65,7 @@ internal class Resampler(private val width: Int, private val height: Int, box: B
             red += (pixel ushr 16 and 255) * weight
             green += (pixel ushr 8 and 255) * weight
             blue += (pixel and 255) * weight
-            from += step
+            from += 1
         }
         between[to] = byte(red)
         between[to + 1] = byte(green)
@@ -86,7 +73,7 @@ internal class Resampler(private val width: Int, private val height: Int, box: B
     }
 
     /** One pixel of the second pass. */
-    private fun mix(start: Int, step: Int, taps: Taps, place: Int, into: ByteArray, to: Int) {
+    private fun mix(start: Int, taps: Taps, place: Int, into: ByteArray, to: Int) {
         var red = HALF
         var green = HALF
         var blue = HALF
@@ -97,7 +84,7 @@ internal class Resampler(private val width: Int, private val height: Int, box: B
             red += (between[from].toInt() and 255) * weight
             green += (between[from + 1].toInt() and 255) * weight
             blue += (between[from + 2].toInt() and 255) * weight
-            from += step
+            from += size * 3
         }
         into[to] = byte(red)
         into[to + 1] = byte(green)
