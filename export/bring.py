@@ -167,7 +167,7 @@ def _bring(given: Brought, run: Run, progress: Progress) -> Run:
         scratch.replace(folder / "network.pt2")
         write_json(folder / BROUGHT, facts | {"compared": compared})
         _write_card(folder, given, network)
-        run.finish("student", asked, time.monotonic() - started, {"brought": given.model})
+        run.finish("student", asked, time.monotonic() - started, {"detail": f"{given.name}, {size} px"})
     finally:
         scratch.unlink(missing_ok=True)
     return run
