@@ -96,6 +96,7 @@ def _count(student: Offered, folder: Path, emulator: Emulator, options: argparse
                     "samples": samples,
                     "spread": (max(samples) - min(samples)) / count,
                     "ratio": count / exact[core],
+                    "distinct_answers": len(np.unique(expected)),
                     "same_bytes": bool((first.answers == expected).all() and (second.answers == expected).all()),
                     "largest_difference": float(np.abs(first.answers - expected.astype(np.float64)).max()),
                 }
