@@ -59,25 +59,15 @@ class ForNormalized(nn.Module):
         return answer
 
 
-class ForFloats(nn.Module):
+class ForFloats(ForNormalized):
     """float32 [N, S, S, 3] 0..255 to answers: what an int8 file that takes floats is made from.
 
     The normalisation is the one that a uint8 input tensor of scale 2/255 and zero point 128 does, so that both files
     answer alike.
-
-    Args:
-        student: answers images or pixels.
-        output: what is answered.
-        upsample: whether maps get the size of the image, h = w = S, instead of the student's own.
     """
 
-    def __init__(self, student: Network, output: Output = "probabilities", *, upsample: bool = False) -> None:
-        super().__init__()
-        self._normalized = ForNormalized(student, output, upsample=upsample)
-
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = self._normalized((images - 128) * (2 / 255))
-        return answer
+        return super().forward((images - 128) * (2 / 255))
 
 
 class _Answer(nn.Module):
