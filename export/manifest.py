@@ -37,7 +37,7 @@ class _Part(BaseModel):
 
 
 class Interval(_Part):
-    """A figure with its interval of 95 %, by bootstrap over images."""
+    """A figure with its interval of 95 %."""
 
     value: float
     low: float

@@ -29,7 +29,7 @@ __all__ = ["Answers", "Interval", "Metric", "Parity", "Score", "Task"]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % percentile bootstrap interval."""
+    """An estimate with its 95 % interval."""
 
     value: float
     low: float

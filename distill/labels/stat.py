@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from distill.core.bootstrap import bootstrap_mean
 from distill.core.errors import RunFolderError
+from distill.core.intervals import proportion
 from distill.core.run import Run
 from distill.core.types import FloatArray, ImageRecord, softmax
 from distill.data.manifest import Manifest
@@ -180,7 +180,7 @@ def _hidden(
     """Share of right pseudo-labels among images whose truth is known but hidden from training."""
     pairs = zip(answers.tolist(), records, strict=True)
     right = [classes[answer] == r.hidden_label for answer, r in pairs if r.hidden_label is not None]
-    return {"images": len(right), "accuracy": asdict(bootstrap_mean(np.array(right)))} if right else None
+    return {"images": len(right), "accuracy": asdict(proportion(np.array(right)))} if right else None
 
 
 def describe(document: Mapping[str, Any]) -> Iterator[RenderableType]:

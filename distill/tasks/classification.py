@@ -1,4 +1,4 @@
-"""One label an image: accuracy, macro F1, recall by class, with bootstrap intervals."""
+"""One label an image: accuracy, macro F1, recall by class, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import numpy.typing as npt
 
-from distill.core.bootstrap import bootstrap_mean
 from distill.core.errors import TeacherError
+from distill.core.intervals import paired_difference, proportion
 from distill.core.settings import Settings
 from distill.core.task import Answers, Interval, Metric, Parity, Score, Task
 from distill.core.types import FloatArray, ImageRecord, Predictor, softmax
@@ -102,7 +102,7 @@ class Classification(Task):
         return LabelScore(
             images=len(truth),
             nll=float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-12)).mean()),
-            accuracy=bootstrap_mean(right),
+            accuracy=proportion(right),
             balanced_accuracy=float(recall.mean()),
             macro_f1=float(f1_score(truth, said, average="macro", zero_division=0)),
             recall=dict(zip(np.array(self.class_names)[present].tolist(), recall.tolist(), strict=True)),
@@ -111,8 +111,7 @@ class Classification(Task):
 
     def difference(self, first: Answers, second: Answers) -> Interval:
         one, other = _known(first), _known(second)
-        a, b = one.logits.argmax(axis=1) == one.truth, other.logits.argmax(axis=1) == one.truth
-        return bootstrap_mean(a.astype(np.int64) - b.astype(np.int64))
+        return paired_difference(*(each.logits.argmax(axis=1) == one.truth for each in (one, other)))
 
     def parity(self, first: Answers, second: Answers) -> Parity:
         one, other = _known(first).logits, _known(second).logits

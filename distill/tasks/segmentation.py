@@ -1,4 +1,4 @@
-"""A class for each pixel: mIoU, IoU by class, pixel accuracy, boundary F-score, with bootstrap intervals."""
+"""A class for each pixel: mIoU, IoU by class, pixel accuracy, boundary F-score, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import numpy.typing as npt
 
-from distill.core.bootstrap import RESAMPLES
 from distill.core.dense import IGNORED
 from distill.core.errors import DataError, TeacherError, UserError
+from distill.core.intervals import jackknife
 from distill.core.settings import Settings
 from distill.core.task import Answers, Interval, Metric, Parity, Score, Task
 from distill.core.types import FloatArray, ImageRecord, Predictor
@@ -126,14 +126,13 @@ class Segmentation(Task):
         if not pixels:
             raise DataError(f"no pixel to score on: all of {len(known.ids)} masks are ignored ({IGNORED}) everywhere")
         sums = _sums(known)
-        whole, resampled = sums.sum(axis=0), _resampled(sums)
         boundary = _f_scores(known.boundary.sum(axis=0))
         return MaskScore(
             images=len(known.ids),
             nll=float(known.nll.sum() / pixels),
-            miou=_interval(_mean(_iou(whole)), _mean(_iou(resampled))),
-            pixel_accuracy=_interval(_right(whole), _right(resampled)),
-            iou=self._by_name(_iou(whole)),
+            miou=jackknife(sums, _miou),
+            pixel_accuracy=jackknife(sums, _right),
+            iou=self._by_name(_iou(sums.sum(axis=0))),
             boundary_f=_number(_mean(boundary)),
             boundary_f_by_class=self._by_name(boundary),
             confusion=confusion.tolist(),
@@ -143,11 +142,10 @@ class Segmentation(Task):
         return {name: _number(value) for name, value in zip(self.class_names, values, strict=True)}
 
     def difference(self, first: Answers, second: Answers) -> Interval:
-        """Both are resampled alike, so that what is hard for both cancels."""
+        """The same image is left out of both, so that what is hard for both cancels."""
         one, other = _same_images(first, second)
-        a, b = _sums(one), _sums(other)
-        resampled = _mean(_iou(_resampled(a))) - _mean(_iou(_resampled(b)))
-        return _interval(_mean(_iou(a.sum(axis=0))) - _mean(_iou(b.sum(axis=0))), resampled)
+        sums = np.stack([_sums(one), _sums(other)], axis=1)
+        return jackknife(sums, lambda both: _miou(both[..., 0, :, :]) - _miou(both[..., 1, :, :]), lowest=-1.0)
 
     def parity(self, first: Answers, second: Answers) -> Parity:
         """Of all pixels of the masks, also those whose truth is ignored; probabilities are not kept."""
@@ -341,17 +339,15 @@ def _sums(answers: MaskAnswers) -> _Floats:
     return np.stack([right, answers.counts.sum(axis=2), answers.counts.sum(axis=1)], axis=1).astype(np.float64)
 
 
-def _resampled(sums: _Floats, seed: int = 0) -> _Floats:
-    """Sums of [N, …] over 2,000 sets of N images drawn with repetition (Efron 1979), [2000, …]."""
-    images = len(sums)
-    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-    return np.tensordot(drawn.astype(np.float64), sums, axes=1)
-
-
 def _iou(sums: _Floats) -> _Floats:
     """[…, 3, C] to […, C]; NaN where neither truth nor answer has a class."""
     right, truth, said = np.moveaxis(sums, -2, 0)
     return _share(right, truth + said - right)
+
+
+def _miou(sums: _Floats) -> _Floats:
+    """Mean over the classes that occur, […, 3, C] to […]."""
+    return _mean(_iou(sums))
 
 
 def _right(sums: _Floats) -> _Floats:
@@ -375,12 +371,6 @@ def _mean(values: _Floats) -> _Floats:
 
 def _share(part: npt.NDArray[Any], of: npt.NDArray[Any]) -> _Floats:
     return np.where(of > 0, part / np.maximum(of, 1), np.nan)
-
-
-def _interval(value: _Floats, resampled: _Floats) -> Interval:
-    """With the 2.5 % and 97.5 % quantiles; resamples that have only images without a judged pixel are left out."""
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
-    return Interval(float(value), float(low), float(high))
 
 
 def _number(value: float | _Floats) -> float | None:

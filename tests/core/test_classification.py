@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 
-from distill.core.bootstrap import bootstrap_mean
 from distill.core.errors import TeacherError
 from distill.core.task import Interval
 from distill.tasks.classification import Classification, Config, LabelAnswers, LabelScore, build
@@ -69,10 +68,11 @@ def test_a_class_without_images_has_no_recall(task: Classification) -> None:
 def test_everything_right_and_everything_wrong(task: Classification) -> None:
     truth = np.array([0, 1, 2, 1])
     right = score_of(task, logits_of([0, 1, 2, 1]), truth)
-    assert (right.accuracy.value, right.accuracy.low, right.accuracy.high) == (1, 1, 1)
+    assert (right.accuracy.value, right.accuracy.high) == (1, 1)
+    assert 0.4 < right.accuracy.low < 0.6  # four images do not tell more
     assert (right.balanced_accuracy, right.macro_f1) == (1, 1)
     wrong = score_of(task, logits_of([1, 2, 0, 0]), truth)
-    assert (wrong.accuracy.value, wrong.accuracy.high, wrong.macro_f1) == (0, 0, 0)
+    assert (wrong.accuracy.value, wrong.accuracy.low, wrong.macro_f1) == (0, 0, 0)
 
 
 def test_a_single_image_of_a_single_class(task: Classification) -> None:
@@ -91,40 +91,6 @@ def test_a_score_can_be_written_as_json(task: Classification) -> None:
     assert again["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
 
 
-def test_nothing_to_score() -> None:
-    with pytest.raises(ValueError, match="no images to score"):
-        bootstrap_mean(np.array([], dtype=bool))
-
-
-def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
-    values = np.random.default_rng(1).random(300) < 0.7
-    found = bootstrap_mean(values)
-    draws = np.random.default_rng(2).choice(values, size=(20_000, 300)).mean(axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    # the ends of 2,000 resamples stray by about 0.0015, and they lie on a grid of 1/300
-    assert found.value == values.mean()
-    assert found.low == pytest.approx(low, abs=0.008)
-    assert found.high == pytest.approx(high, abs=0.008)
-
-
-def test_the_interval_does_not_depend_on_the_order_and_repeats() -> None:
-    values = np.random.default_rng(1).integers(0, 2, 200)
-    assert bootstrap_mean(values) == bootstrap_mean(values[::-1]) == bootstrap_mean(values, seed=0)
-
-
-def test_the_interval_holds_the_truth_about_95_times_in_100() -> None:
-    rng = np.random.default_rng(0)
-    experiments = 400
-    held = 0
-    for seed in range(experiments):
-        interval = bootstrap_mean(rng.random(200) < 0.8, seed=seed)
-        assert interval.low <= interval.value <= interval.high
-        held += interval.low <= 0.8 <= interval.high
-    # A percentile interval of 200 coarse values holds a little less than it says; 400 experiments have a standard
-    # error of 0.011, so a 90 % or a 99 % interval would fail here.
-    assert 0.915 <= held / experiments <= 0.975
-
-
 def test_the_paired_difference(task: Classification) -> None:
     truth = np.zeros(100, dtype=np.int64)
     first = logits_of([0] * 80 + [1] * 20)
@@ -138,10 +104,11 @@ def test_the_paired_difference(task: Classification) -> None:
     assert back.value == -found.value
 
 
-def test_no_difference_has_no_width(task: Classification) -> None:
-    same = logits_of([0, 1, 2, 0])
-    found = difference(task, same, same * 3, np.array([0, 0, 0, 0]))
-    assert (found.value, found.low, found.high) == (0, 0, 0)
+def test_equal_answers_differ_by_nothing_as_far_as_the_images_tell(task: Classification) -> None:
+    same = logits_of([0, 1, 2, 0] * 100)
+    found = difference(task, same, same * 3, np.zeros(400, np.int64))
+    assert found.value == 0
+    assert -0.01 < found.low < 0 < found.high < 0.01
 
 
 def test_an_answer_of_pixels_is_no_answer_to_whole_images() -> None:
