@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ __all__ = [
     "ArtifactName",
     "DataSettings",
     "MaskSettings",
+    "Promise",
     "RunConfig",
     "mask_color",
     "mask_values",
@@ -143,6 +144,10 @@ class DataSettings(Settings):
     classes: list[str] | None = None
     """Classes in the order of the outputs. Default: the names found in labels, sorted; in masks the order of `values`
     and `colors` or of the labelmap; of polygons the background, then the names sorted."""
+    groups: list[str] = []
+    """What parts the test images into groups that are scored each for itself (day and night, thin objects, one device):
+    columns of the manifest, such as `[light, device]`; or `folder`, the sub-folder inside that of the class
+    (test/cat/night/1.jpg) or inside images/."""
     resize: Literal["center_crop", "squash"] = "center_crop"
     """How an image becomes a square: the largest centred square, or all of it with its sides squeezed."""
     mirror: bool = True
@@ -286,6 +291,40 @@ class BenchmarkSettings(Settings):
     """Inferences a file and round that are not counted."""
 
 
+class Promise(Settings):
+    """A bound on one figure of the int8 TFLite file on the test images."""
+
+    metric: str
+    """Of classification accuracy, top5, balanced_accuracy, macro_precision, macro_f1, roc_auc, pr_auc or
+    calibration_error, or of a class precision, recall, f1, roc_auc or pr_auc; of segmentation miou, pixel_accuracy,
+    boundary_f or calibration_error, or of a class iou, precision, recall or boundary_f."""
+    of: str | None = None
+    """The class whose figure it is."""
+    group: str | None = None
+    """The group of test images that it is about: a sub-folder, or `column=value` (`data.groups`). Default: all."""
+    at_least: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Least value, 0..1."""
+    at_most: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest value, 0..1; either this or `at_least`."""
+    sure: bool = False
+    """The bound holds at the end of the 95 % interval (the lower of `at_least`), not for the estimate alone."""
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Promise:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give `at_least` or `at_most`, one of both")
+        return self
+
+    @property
+    def bound(self) -> float:
+        """The value that it is compared with."""
+        return self.at_least if self.at_least is not None else float(self.at_most or 0.0)
+
+    def subject(self, title: str) -> str:
+        """What it is about, with the title of its metric: `recall of glass on light=night`."""
+        return title + (f" of {self.of}" if self.of else "") + (f" on {self.group}" if self.group else "")
+
+
 class Gates(Settings):
     """Promises; where one does not hold the command ends with exit code 3 and all files are kept."""
 
@@ -300,6 +339,9 @@ class Gates(Settings):
     way that loses no more on validation; without this gate for one that loses at most half a point there."""
     max_partitions: Annotated[int, Field(ge=1)] | None = None
     """Most delegated partitions of the int8 TFLite file."""
+    promises: list[Promise] = []
+    """More bounds, on any figure, of all test images or a group, such as
+    `{metric: recall, of: glass, group: light=night, at_least: 0.9, sure: true}`."""
 
 
 _KEYS_OF_TASKS = {
@@ -382,6 +424,27 @@ class RunConfig(Settings):
                     raise ValueError(f"`{key}` is only for `task: {task}`, but the task is {info.data['task']}")
         if info.data.get("task") == "segmentation" and getattr(section, "keep", None) == "adaptive":
             raise ValueError("`keep: adaptive` is only for `task: classification`; expected all or precision")
+        if isinstance(section, Gates) and info.data.get("task") is not None:
+            _check_promises(section.promises, info.data["task"])
         if info.data.get("task") == "classification" and getattr(section, "output", None) == "class_map":
             raise ValueError("`output: class_map` is only for `task: segmentation`; expected probabilities or logits")
         return section
+
+
+def _check_promises(promises: Sequence[Promise], task: str) -> None:
+    """Make sure that the task has such figures.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if not promises:
+        return
+    plugin = plugins.load("tasks", task)
+    known = plugin.build(plugin.Config(), ())
+    for promise in promises:
+        titles = known.figures_of_classes if promise.of is not None else known.figures
+        if promise.metric not in titles:
+            kind = f"figure of a class for `task: {task}`" if promise.of is not None else f"figure of `task: {task}`"
+            raise ValueError(f"`promises`: {promise.metric!r} is no {kind}; expected {', '.join(titles)}")
+        if promise.sure and promise.metric in {"roc_auc", "pr_auc", "calibration_error"}:
+            raise ValueError(f"`promises`: {promise.metric} has no interval, so `sure` cannot be asked of it")

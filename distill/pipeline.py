@@ -218,7 +218,10 @@ class _Steps:
         c = self._config
         match name:
             case "data":
-                depends: dict[str, Any] = {"data": c.data.model_dump(mode="json"), "listing": listing}
+                depends: dict[str, Any] = {
+                    "data": c.data.model_dump(mode="json", exclude={"groups"}),
+                    "listing": listing,
+                }
             case "teacher":
                 teacher = {
                     k: v for k, v in _values(c.teacher).items() if k not in {"batch_size", "precision"}
@@ -253,6 +256,7 @@ class _Steps:
                 depends = {"benchmark": _values(c.benchmark), "export": self.fingerprints["export"]}
             case "report":
                 depends = {"gates": _values(c.gates), "before": dict(self.fingerprints)}
+                depends |= {"groups": [c.data.groups, _values(c.data)["manifest"]] if c.data.groups else []}
         return digest_of({"stage": name, "version": _VERSIONS[name], "seed": c.seed, "task": c.task, **depends})
 
     def _view(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from distill.data.manifest import Manifest, check, scan
 from distill.data.views import ViewPlan
 from distill.labels.leaks import find_leaks
 from distill.labels.shards import facts_of
+from distill.report.golden import check_promises
 from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ __all__ = ["Work", "baseline", "benchmark", "data", "export", "labels", "report"
 
 MANIFEST = "manifest.parquet"
 _FED = 8  # pictures of what the network is fed
+_FEATURES = 4000  # labelled images behind neighbours and regression; more hardly change them, and take longer
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def data(work: Work, candidates: Sequence[sources.Candidate], known: Manifest | 
     leaks = find_leaks(manifest.of("train"), held_out, work.cache(), work.progress)
     manifest = manifest.without({leak.image: f"shows what a {leak.split} image shows: {leak.of}" for leak in leaks})
     check(manifest)  # all of a pool may be copies
+    check_promises(work.config, manifest.of("test", labelled=True), work.task(manifest))
     manifest.save(work.run.folder("data") / MANIFEST)
     return {**manifest.counts(), "digest": manifest.digest(), "truth_digest": manifest.digest(truth_only=True)}
 
@@ -215,7 +219,10 @@ def student(work: Work) -> dict[str, Any]:
     examples, choice = work.lessons_of_teacher(manifest, task, folder, network.image_size)
     summary = _learn(work, network, examples, task.loss(config), "student", manifest, task, cache)
     _draw_what_is_fed(network, examples, manifest.classes, folder / "fed", cache)
-    return {**summary, "choice": choice}
+    from distill.simple import Blind
+
+    blind = _score_simple(work, {"black images": Blind(_torch_predictor(network))}, "student", manifest, task, cache)
+    return {**summary, "choice": choice, "simple": blind}
 
 
 def baseline(work: Work) -> dict[str, Any]:
@@ -224,8 +231,10 @@ def baseline(work: Work) -> dict[str, Any]:
     known = manifest.of("train", labelled=True)
     task = work.task(manifest)
     classes = task.classes_in(known)
+    simple = _score_simple(work, _simple(work, known, manifest, task, cache), "baseline", manifest, task, cache)
     if len(classes) < 2:
-        return {"absent": f"no control: {len(known)} labelled training images of {len(classes)} classes"}
+        absent = f"no control: {len(known)} labelled training images of {len(classes)} classes"
+        return {"absent": absent, "simple": simple}
     network = _build(work, config.student, manifest)
     examples = task.lessons_of_truth(
         known,
@@ -234,7 +243,46 @@ def baseline(work: Work) -> dict[str, Any]:
         epoch_size=len(manifest.of("train")),
         size=network.image_size,
     )
-    return _learn(work, network, examples, task.loss_of_truth(config.train.extra), "baseline", manifest, task, cache)
+    loss = task.loss_of_truth(config.train.extra)
+    return {**_learn(work, network, examples, loss, "baseline", manifest, task, cache), "simple": simple}
+
+
+def _simple(
+    work: Work, known: Sequence[ImageRecord], manifest: Manifest, task: Task, cache: ImageCache
+) -> dict[str, Predictor]:
+    """Answers by frequency alone and, where images are answered, by the features that the student starts from."""
+    from distill.probe import fit_probe
+    from distill.simple import Frequencies, Neighbours
+
+    if not known:
+        return {}
+    config, size = work.config, work.config.student.image_size
+    found: dict[str, Predictor] = {"class frequencies": Frequencies(task, known, size)}
+    if not task.by_pixel and len(task.classes_in(known)) > 1:
+        start = _build(work, config.student, manifest)
+        kind = "pretrained" if start.pretrained else "untrained"
+        found[f"nearest neighbours, {kind}"] = Neighbours(start, known[:_FEATURES], cache, config.data.resize)
+        probed = deepcopy(start)
+        lesson = task.lessons_of_truth(
+            known, work.view_plan(config.train), config.train, epoch_size=len(known), size=size
+        ).fixed(_FEATURES)
+        validation = manifest.of("validation", labelled=True)
+        fit_probe(probed, lesson, validation, cache=cache, resize=config.data.resize)
+        found[f"logistic regression, {kind}"] = _torch_predictor(probed)
+    return found
+
+
+def _score_simple(
+    work: Work, predictors: Mapping[str, Predictor], stage: str, manifest: Manifest, task: Task, cache: ImageCache
+) -> dict[str, Any]:
+    """Scores by name; the answers are kept as those of trainings are."""
+    return {
+        name: {
+            split: score.as_dict()
+            for split, score in _score(work, predictor, stage, manifest, task, cache, name=name).items()
+        }
+        for name, predictor in predictors.items()
+    }
 
 
 def export(work: Work) -> dict[str, Any]:
@@ -256,7 +304,8 @@ def report(work: Work) -> dict[str, Any]:
 
     document = write_report(work.run, work.config)
     broken = [
-        f"the gate {g['name']} does not hold (found {g['found']}, limit {g['limit']:g})"
+        f"the gate {g['name']} does not hold (found {g['found']}, {g['relation']} {g['limit']:g}"
+        f"{', ' if g['detail'] else ''}{g['detail']})"
         for g in document["gates"]
         if not g["holds"]
     ]
@@ -348,7 +397,14 @@ def _learn(
 
 
 def _score(
-    work: Work, predictor: Predictor, stage: str, manifest: Manifest, task: Task, cache: ImageCache
+    work: Work,
+    predictor: Predictor,
+    stage: str,
+    manifest: Manifest,
+    task: Task,
+    cache: ImageCache,
+    *,
+    name: str = "",
 ) -> dict[str, Score]:
     """Scores on validation and, where there is one, test; the answers are kept for paired comparisons."""
     from distill.evaluate import evaluate
@@ -360,7 +416,8 @@ def _score(
             scores[split], answers = evaluate(
                 predictor, task, records, cache, work.config.data.resize, progress=work.progress
             )
-            answers.save(work.run.folder(stage) / "predictions" / f"{split}.parquet")
+            file = f"{name}.{split}.parquet" if name else f"{split}.parquet"
+            answers.save(work.run.folder(stage) / "predictions" / file)
     return scores
 
 

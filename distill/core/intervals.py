@@ -77,7 +77,13 @@ def paired_difference(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Inte
     return Interval(value, bound(-edge, _Z), bound(edge, -_Z))
 
 
-def jackknife(sums: _Floats, figure: Callable[[_Floats], Any], *, lowest: float = 0.0) -> Interval:
+def jackknife(
+    sums: _Floats,
+    figure: Callable[[_Floats], Any],
+    *,
+    lowest: float = 0.0,
+    counts: npt.NDArray[Any] | None = None,
+) -> Interval:
     """A figure of sums over images, such as an IoU, with an interval by leaving out each image once (Tukey 1958).
 
     Student's t with N - 1 degrees of freedom; on the scale of log odds where the figure is a share, so that the bounds
@@ -85,19 +91,24 @@ def jackknife(sums: _Floats, figure: Callable[[_Floats], Any], *, lowest: float 
     95 (mIoU of 4 and 8 classes, some in one image of ten).
 
     Args:
-        sums: float64 [N, …], an image's part each.
+        sums: float64 [K, …], an image's part each.
         figure: gives [K] for sums [K, …]; NaN where there is nothing to judge.
         lowest: least value that the figure can have, 0 for a share, -1 for a difference of shares; the largest is 1.
+        counts: int [K], how many images have this part, N together; each one, if left out.
     """
     from scipy.stats import t
 
-    images, whole = len(sums), sums.sum(axis=0)
+    times = np.ones(len(sums)) if counts is None else np.asarray(counts, np.float64)
+    whole = np.tensordot(times, sums, axes=1)
     value = float(figure(whole[None])[0])
     left = np.asarray(figure(whole - sums), np.float64)
-    left = left[~np.isnan(left)]  # without this image nothing is left to judge
-    if len(left) < 2:
+    known = ~np.isnan(left)  # else nothing is left to judge without this image
+    left, times = left[known], times[known]
+    images = float(times.sum())
+    if images < 2:
         return Interval(value, lowest, 1.0)
-    error = float(np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()))
+    apart = left - np.average(left, weights=times)
+    error = float(np.sqrt((images - 1) / images * (times * apart**2).sum()))
     reach = float(t.ppf(0.975, images - 1)) * error
     if lowest == 0.0 and 0.0 < value < 1.0:
         odds, reach = math.log(value / (1 - value)), reach / (value * (1 - value))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distill.losses import LessonLoss
     from distill.map_losses import MapLossName
 
-__all__ = ["Answers", "Interval", "Metric", "Parity", "Score", "Task"]
+__all__ = ["Answers", "Figure", "Interval", "Metric", "Parity", "Profile", "Score", "Task"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,42 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its 95 % interval, where one is known.
+
+    Args:
+        value: 0..1; None where there is nothing to judge.
+        low: end of the interval, None where none is known.
+        high: the other end.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All that people ask of a predictor's answers.
+
+    Args:
+        figures: by key, as in `Task.figures`.
+        classes: by class name, figures by key.
+        sizes: by class name, images or pixels of it in the truth.
+        reliability: answers in bins of confidence: mean confidence, share of right ones, share of all answers.
+    """
+
+    figures: dict[str, Figure]
+    classes: dict[str, dict[str, Figure]]
+    sizes: dict[str, int]
+    reliability: list[tuple[float, float, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"reliability": [list(each) for each in self.reliability]}
 
 
 class Metric(NamedTuple):
@@ -87,11 +123,19 @@ class Answers(ABC):
     def save(self, path: Path) -> None:
         """Write as Parquet, atomically."""
 
+    @abstractmethod
+    def take(self, places: Sequence[int]) -> Answers:
+        """Those about some of the images, by their places in `ids`."""
+
 
 class Task(ABC):
     """What "right" means, and everything that follows from it."""
 
     metric: ClassVar[Metric]
+    figures: ClassVar[Mapping[str, str]]
+    """Titles of figures of all images together, by key; `metric` is among them."""
+    figures_of_classes: ClassVar[Mapping[str, str]]
+    """The same of figures that each class has."""
     chunk: ClassVar[int]
     """Images whose answers are held at once while a predictor is scored."""
 
@@ -133,6 +177,10 @@ class Task(ABC):
         """The figure that the task is judged by."""
         found: Interval = getattr(score, self.metric.key)
         return found
+
+    @abstractmethod
+    def profile(self, answers: Answers) -> Profile:
+        """All figures, of which `score` has those that training and export decide by."""
 
     @abstractmethod
     def difference(self, first: Answers, second: Answers) -> Interval:

@@ -24,7 +24,7 @@ from distill.data.candidate import (
 )
 from distill.data.layouts import find_pairs
 
-__all__ = ["Candidate", "find", "listing"]
+__all__ = ["Candidate", "find", "listing", "read_columns"]
 
 _SPLITS: dict[str, Split] = {
     "train": "train",
@@ -78,6 +78,27 @@ def listing(candidates: Sequence[Candidate]) -> str:
     return digest_of(rows)
 
 
+def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Cells of some columns of a manifest, by the absolute path of the image; empty text for missing values.
+
+    Raises:
+        DataError: it lacks such a column.
+    """
+    header, rows = _read(manifest)
+    missing = [name for name in names if name not in header]
+    if missing:
+        raise DataError(
+            f"data.groups: {manifest} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found:"
+            f" {', '.join(header)}"
+        )
+    path, places = header.index("path"), [header.index(name) for name in names]
+    return {
+        os.path.abspath(manifest.parent / cells[path].strip()): tuple(cells[place].strip() for place in places)
+        for _, cells in rows
+        if len(cells) == len(header)
+    }
+
+
 def _by_class(folder: Path, origin: Origin) -> list[Candidate]:
     inside = visible(str(folder))
     classes = [entry.name for entry in inside if is_folder(entry)]
@@ -95,9 +116,7 @@ def _by_class(folder: Path, origin: Origin) -> list[Candidate]:
 
 
 def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
-    header, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    if "path" not in header:
-        header = ["path" if column == "image" else column for column in header]
+    header, rows = _read(path)
     truth = "mask" if masks else "label"
     missing = [column for column in ("path", truth, "split") if column not in header]
     if missing:
@@ -143,6 +162,14 @@ def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
     if not found:
         raise DataError(f"data.manifest: {path} has no rows")
     return found
+
+
+def _read(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]]]:
+    """Header, in which images have the column `path`, and rows with where they are."""
+    header, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    if "path" not in header:
+        header = ["path" if column == "image" else column for column in header]
+    return header, rows
 
 
 def _read_csv(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]]]:

@@ -18,11 +18,13 @@ from distill.core.run import Run
 from distill.core.task import Answers, Metric, Task
 from distill.core.types import Split, softmax
 from distill.data.decode import DecodeError, decode
+from distill.data.groups import find_groups
 from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
+from distill.report.golden import group_rows, kept_promises
 from distill.report.masks import draw_masks
 from distill.report.page import render as render_page
-from distill.report.rows import class_scores, file_row, phone_rows, trained_row, validated
+from distill.report.rows import class_scores, file_row, phone_rows, simple_row, trained_row, validated
 from distill.tasks._mask_answers import MaskAnswers
 from distill.tasks.classification import LabelAnswers
 
@@ -58,9 +60,10 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
     }
     scores = {name: summaries[stage]["scores"][split] for name, stage in _STAGES.items() if name in said}
     scores |= {best: main["scores"][split]} if main else {}
+    groups = find_groups(config.data, manifest.of(split, labelled=True))
     gain = task.difference(said["student"], said["control"]) if "control" in said else None
     document: dict[str, Any] = {
-        "format": 2,
+        "format": 3,
         "run": run.root.name,
         "version": __version__,
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -70,12 +73,23 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
         "split": split,
         "notes": list(_notes(run, config, split, summaries, metric)),
         "rows": [
+            *(
+                simple_row(name, scores[split], metric)
+                for stage in ("baseline", "student")
+                for name, scores in summaries[stage]["simple"].items()
+            ),
             *(trained_row(name, summaries[stage], split, metric) for name, stage in _STAGES.items()),
             *(file_row(file, timed["rows"], split, metric) for file in files),
         ],
         "phone": phone_rows(read_json(on_phone), files) if on_phone.exists() else None,
         "gain": asdict(gain) if gain else None,
-        "gates": list(_gates(config.gates, main, split, metric)),
+        "gates": [
+            *_gates(config.gates, main, split, metric),
+            *kept_promises(config.gates.promises, said[best] if main and split == "test" else None, groups, task),
+        ],
+        "profile": {"name": best, **task.profile(said[best]).as_dict()},
+        "figures": {**task.figures, **task.figures_of_classes},
+        "groups": {"predictors": list(said), "rows": group_rows(groups, said, task)} if groups else None,
         "int8": main.get("ladder") if main else None,
         "data": {k: v for k, v in summaries["data"].items() if not k.endswith("digest")},
         "labels": summaries["labels"],
@@ -132,10 +146,17 @@ def _gates(gates: Gates, file: dict[str, Any] | None, split: str, metric: Metric
         }
     for name in type(gates).model_fields:
         limit, value = getattr(gates, name), found.get(name)
-        if limit is None:
+        if limit is None or name == "promises":
             continue
-        holds = value is not None and (value >= limit if name.startswith("min_") else value <= limit)
-        yield {"name": name, "limit": float(limit), "found": value, "holds": holds}
+        least = name.startswith("min_")
+        yield {
+            "name": name,
+            "limit": float(limit),
+            "found": value,
+            "holds": value is not None and (value >= limit if least else value <= limit),
+            "relation": "at least" if least else "at most",
+            "detail": "",
+        }
 
 
 def _notes(run: Run, config: RunConfig, split: str, summaries: dict[str, Any], metric: Metric) -> Iterator[str]:

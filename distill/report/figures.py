@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["confusion_matrix", "loss_curves", "score_against_latency", "validation_curves"]
+__all__ = ["confusion_matrix", "loss_curves", "reliability", "score_against_latency", "validation_curves"]
 
 _WIDTH, _HEIGHT = 440, 370  # pixels at full size; narrow, so that text stays readable when a phone shrinks it
 _LARGEST, _SMALLEST = 34.0, 5.0  # diameters of markers, in pixels
@@ -142,6 +142,26 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], *,
             f"answer across, truth down{', %' * in_percent}", y=1.0, pad=max(margin - 10, 26) if steep else 26
         )
         return inline(figure, "confusion", f"Confusion matrix of {number} classes, truth down, answers across")
+
+
+def reliability(bins: Sequence[tuple[float, float, float]]) -> str:
+    """Share of right answers over confidence, the area of a dot proportional to the share of all answers.
+
+    Args:
+        bins: mean confidence, share of right answers, share of all answers; all 0..1.
+    """
+    with drawing():
+        figure, axes = _axes(_WIDTH, _HEIGHT, left=44, bottom=46, top=14)
+        axes.plot([0, 100], [0, 100], color=LINE, linewidth=1.2, zorder=1)
+        for sure, right, share in bins:
+            diameter = max(_SMALLEST, _LARGEST * math.sqrt(share))
+            colour = BAD if right < sure - 0.1 else ACCENT
+            axes.plot(100 * sure, 100 * right, "o", markersize=diameter, color=colour, alpha=0.8, markeredgewidth=0)
+        axes.set_xlim(0, 103)
+        axes.set_ylim(0, 103)
+        axes.set_xlabel("confidence, %")
+        axes.set_ylabel("right, %")
+        return inline(figure, "reliability", "share of right answers over confidence")
 
 
 def _curves(

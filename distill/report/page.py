@@ -78,6 +78,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         "loss": figures.loss_curves(report["curves"]),
         "validation": figures.validation_curves(report["curves"], metric),
         "confusion": _confusion(report["confusion"], classes, counted),
+        "reliability": figures.reliability(report["profile"]["reliability"]),
     }
     made = _made(rows)
     html: str = environment.get_template("page.html.j2").render(
@@ -104,6 +105,9 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         made_at=_day_and_time(report["created_at"]),
         nothing=wording.NOTHING,
         split=report["split"],
+        class_figures=[
+            k for k in report["figures"] if any(k in each for each in report["profile"]["classes"].values())
+        ],
         metric=metric,
     )
     return html
@@ -132,8 +136,7 @@ def _made(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 def _gate(gate: Mapping[str, Any]) -> dict[str, Any]:
     limit, found = wording.compared(gate["limit"], gate["found"])
-    relation = wording.relation(gate["name"])
-    return {"name": gate["name"], "relation": relation, "limit": limit, "found": found, "holds": gate["holds"]}
+    return {**gate, "limit": limit, "found": found}
 
 
 def _tiles(report: Mapping[str, Any], made: Mapping[str, Any]) -> list[Tile]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from distill.core.task import Metric
 
-__all__ = ["class_scores", "file_row", "phone_rows", "trained_row", "validated"]
+__all__ = ["class_scores", "file_row", "phone_rows", "simple_row", "trained_row", "validated"]
 
 _UNKNOWN: Final = dict.fromkeys(
     ("bytes", "parameters", "score", "images", "latency", "agreement", "max_difference", "drop", "partitions")
@@ -75,6 +75,12 @@ def trained_row(name: str, summary: Mapping[str, Any], split: str, metric: Metri
         "status": "ok",
         "reason": "",
     }
+
+
+def simple_row(name: str, score: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
+    """A baseline that hardly learns, from its score."""
+    row: dict[str, Any] = {**_UNKNOWN, "name": name, "detail": "", "runtime": "baseline", **_scored(score, metric)}
+    return {**row, "status": "ok", "reason": ""}
 
 
 def file_row(file: Mapping[str, Any], timed: Sequence[Mapping[str, Any]], split: str, metric: Metric) -> dict[str, Any]:

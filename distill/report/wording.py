@@ -19,7 +19,6 @@ __all__ = [
     "percent",
     "points",
     "printable",
-    "relation",
 ]
 
 NOTHING = "\N{EN DASH}"
@@ -100,11 +99,6 @@ def compared(limit: float, found: float | None) -> tuple[str, str]:
         if limit == found or texts[0] != texts[1]:
             break
     return texts
-
-
-def relation(gate: str) -> str:
-    """How a gate's name relates the finding to its limit: `at most`, `at least`, or `limit` for other names."""
-    return {"max_": "at most", "min_": "at least"}.get(gate[:4], "limit")
 
 
 def printable(value: Any, keep: str = "") -> str:

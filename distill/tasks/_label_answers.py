@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,9 @@ class LabelAnswers(Answers):
         columns = {"image": list(self.ids), "truth": self.truth, "logits": list(self.logits)}
         with replacing(path) as temporary:
             pyarrow.parquet.write_table(pa.table(columns), temporary)
+
+    def take(self, places: Sequence[int]) -> LabelAnswers:
+        return LabelAnswers(tuple(self.ids[place] for place in places), self.logits[places], self.truth[places])
 
     @classmethod
     def load(cls, path: Path) -> LabelAnswers:

@@ -90,6 +90,16 @@ class MaskAnswers(Answers):
             tuple(mask for part in parts for mask in part.masks),
         )
 
+    def take(self, places: Sequence[int]) -> MaskAnswers:
+        return MaskAnswers(
+            tuple(self.ids[place] for place in places),
+            self.counts[places],
+            self.boundary[places],
+            self.nll[places],
+            self.confidence[places],
+            tuple(self.masks[place] for place in places),
+        )
+
     def mask(self, place: int) -> _Mask:
         """Classes answered for an image, uint8 [h, w], at the size of its fixed view in its own pixels."""
         return mask_of_png(self.masks[place])

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from distill.core.errors import TeacherError
 from distill.core.intervals import paired_difference, proportion
 from distill.core.settings import Settings
-from distill.core.task import Answers, Interval, Metric, Parity, Score, Task
+from distill.core.task import Answers, Interval, Metric, Parity, Profile, Score, Task
 from distill.core.types import FloatArray, ImageRecord, Predictor, softmax
 from distill.tasks._label_answers import LabelAnswers
+from distill.tasks._label_figures import FIGURES, FIGURES_OF_CLASSES, profile
 
 if TYPE_CHECKING:
     from distill.config import LabelSettings, RunConfig
@@ -59,6 +60,8 @@ class Classification(Task):
     """What "right" means for one label an image."""
 
     metric = Metric("accuracy", "accuracy")
+    figures = FIGURES
+    figures_of_classes = FIGURES_OF_CLASSES
     chunk = 1 << 20  # answers are a few numbers each
     by_pixel = False
 
@@ -108,6 +111,9 @@ class Classification(Task):
             recall=dict(zip(np.array(self.class_names)[present].tolist(), recall.tolist(), strict=True)),
             confusion=counts.tolist(),
         )
+
+    def profile(self, answers: Answers) -> Profile:
+        return profile(_known(answers), self.class_names)
 
     def difference(self, first: Answers, second: Answers) -> Interval:
         one, other = _known(first), _known(second)

@@ -14,11 +14,13 @@ from distill.core.dense import IGNORED
 from distill.core.errors import DataError, TeacherError, UserError
 from distill.core.intervals import jackknife
 from distill.core.settings import Settings
-from distill.core.task import Answers, Interval, Metric, Parity, Score, Task
+from distill.core.task import Answers, Interval, Metric, Parity, Profile, Score, Task
 from distill.core.types import FloatArray, ImageRecord, Predictor
 from distill.data.mask_file import read_mask
 from distill.data.views import fixed_view
 from distill.tasks._mask_answers import MaskAnswers, look
+from distill.tasks._mask_figures import FIGURES, FIGURES_OF_CLASSES, f_scores, iou, miou, profile, right, sums_of
+from distill.tasks._sums import mean_of_known
 
 if TYPE_CHECKING:
     from distill.config import LabelSettings, RunConfig
@@ -74,6 +76,8 @@ class Segmentation(Task):
     """What "right" means for a class for each pixel."""
 
     metric = Metric("miou", "mIoU")
+    figures = FIGURES
+    figures_of_classes = FIGURES_OF_CLASSES
     chunk = 32  # answers of 257x257 cells and 21 classes take 6 MB an image
     by_pixel = True
 
@@ -125,15 +129,15 @@ class Segmentation(Task):
         pixels = int(confusion.sum())
         if not pixels:
             raise DataError(f"no pixel to score on: all of {len(known.ids)} masks are ignored ({IGNORED}) everywhere")
-        sums = _sums(known)
-        boundary = _f_scores(known.boundary.sum(axis=0))
+        sums = sums_of(known)
+        boundary = f_scores(known.boundary.sum(axis=0).astype(np.float64))
         return MaskScore(
             images=len(known.ids),
             nll=float(known.nll.sum() / pixels),
-            miou=jackknife(sums, _miou),
-            pixel_accuracy=jackknife(sums, _right),
-            iou=self._by_name(_iou(sums.sum(axis=0))),
-            boundary_f=_number(_mean(boundary)),
+            miou=jackknife(sums, miou),
+            pixel_accuracy=jackknife(sums, right),
+            iou=self._by_name(iou(sums.sum(axis=0))),
+            boundary_f=_number(mean_of_known(boundary)),
             boundary_f_by_class=self._by_name(boundary),
             confusion=confusion.tolist(),
         )
@@ -141,11 +145,14 @@ class Segmentation(Task):
     def _by_name(self, values: _Floats) -> dict[str, float | None]:
         return {name: _number(value) for name, value in zip(self.class_names, values, strict=True)}
 
+    def profile(self, answers: Answers) -> Profile:
+        return profile(_known(answers), self.class_names)
+
     def difference(self, first: Answers, second: Answers) -> Interval:
         """The same image is left out of both, so that what is hard for both cancels."""
         one, other = _same_images(first, second)
-        sums = np.stack([_sums(one), _sums(other)], axis=1)
-        return jackknife(sums, lambda both: _miou(both[..., 0, :, :]) - _miou(both[..., 1, :, :]), lowest=-1.0)
+        sums = np.stack([sums_of(one), sums_of(other)], axis=1)
+        return jackknife(sums, lambda both: miou(both[..., 0, :, :]) - miou(both[..., 1, :, :]), lowest=-1.0)
 
     def parity(self, first: Answers, second: Answers) -> Parity:
         """Of all pixels of the masks, also those whose truth is ignored; probabilities are not kept."""
@@ -331,46 +338,6 @@ def _same_images(first: Answers, second: Answers) -> tuple[MaskAnswers, MaskAnsw
     if one.ids != other.ids:
         raise ValueError("answers about other images cannot be compared")
     return one, other
-
-
-def _sums(answers: MaskAnswers) -> _Floats:
-    """By image: right pixels, pixels of the truth and of the answer by class, [N, 3, C]."""
-    right = np.diagonal(answers.counts, axis1=1, axis2=2)
-    return np.stack([right, answers.counts.sum(axis=2), answers.counts.sum(axis=1)], axis=1).astype(np.float64)
-
-
-def _iou(sums: _Floats) -> _Floats:
-    """[…, 3, C] to […, C]; NaN where neither truth nor answer has a class."""
-    right, truth, said = np.moveaxis(sums, -2, 0)
-    return _share(right, truth + said - right)
-
-
-def _miou(sums: _Floats) -> _Floats:
-    """Mean over the classes that occur, […, 3, C] to […]."""
-    return _mean(_iou(sums))
-
-
-def _right(sums: _Floats) -> _Floats:
-    """Share of right pixels, […, 3, C] to […]; NaN where there are none."""
-    return _share(sums[..., 0, :].sum(axis=-1), sums[..., 1, :].sum(axis=-1))
-
-
-def _f_scores(boundary: npt.NDArray[np.int64]) -> _Floats:
-    """Of sums [C, 4], as in `MaskAnswers`: NaN where a class has no outline, 0 where only one side has."""
-    truth_near, truth, said_near, said = boundary.T.astype(np.float64)
-    recall, precision = (near / np.maximum(of, 1) for near, of in ((truth_near, truth), (said_near, said)))
-    f = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
-    return np.where(truth + said > 0, f, np.nan)
-
-
-def _mean(values: _Floats) -> _Floats:
-    """Mean over the last axis of what is not NaN; NaN where all is."""
-    known = ~np.isnan(values)
-    return _share(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
-
-
-def _share(part: npt.NDArray[Any], of: npt.NDArray[Any]) -> _Floats:
-    return np.where(of > 0, part / np.maximum(of, 1), np.nan)
 
 
 def _number(value: float | _Floats) -> float | None:

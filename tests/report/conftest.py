@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distill.core.task import Answers, Task
 from distill.core.types import ImageRecord
 from distill.data.mask_file import png_of_mask, read_mask
 from distill.report.masks import draw_masks
 from distill.report.rows import class_scores
 from distill.tasks._mask_answers import MaskAnswers, look
+from distill.tasks.classification import Classification, LabelAnswers
 from distill.tasks.segmentation import Segmentation
 
 
@@ -67,6 +69,25 @@ ON_PHONE = {
     "p50_ms": 31.25, "p90_ms": 33.5, "p99_ms": 41.0, "mean_ms": 31.8, "load_ms": 12.0, "peak_memory_mb": 71.0,
     "remarks": ["throttled: thermal status 2 (moderate)"],
 }  # fmt: skip
+
+
+def gate(name: str, relation: str, limit: float, found: float, detail: str = "") -> dict[str, Any]:
+    return {"name": name, "limit": limit, "found": found, "holds": True, "relation": relation, "detail": detail}
+
+
+def described(task: Task, answers: Answers) -> dict[str, Any]:
+    return {
+        "profile": {"name": "tflite-int8", **task.profile(answers).as_dict()},
+        "figures": {**task.figures, **task.figures_of_classes},
+        "groups": None,
+    }
+
+
+def answers_of(counts: list[list[int]]) -> LabelAnswers:
+    """Answers with these confusion counts, some surer than others."""
+    truth, said = (np.repeat(place, np.ravel(counts)) for place in np.divmod(np.arange(len(counts) ** 2), len(counts)))
+    logits = np.random.default_rng(0).uniform(1, 5, len(said))[:, None] * np.eye(len(counts))[said]
+    return LabelAnswers(tuple(f"{n:064x}" for n in range(len(said))), logits.astype(np.float32), truth)
 
 
 @pytest.fixture
@@ -128,7 +149,7 @@ def report() -> dict[str, Any]:
     ]
     seconds = {"data": 3.2, "teacher": 241.0, "labels": 96.4, "student": 418.0, "baseline": 395.2, "export": 116.0}
     return {
-        "format": 2,
+        "format": 3,
         "run": "trashnet",
         "version": "0.1.0",
         "created_at": "2026-11-20T19:41:07Z",
@@ -161,9 +182,9 @@ def report() -> dict[str, Any]:
             ],
         },
         "gates": [
-            {"name": "max_size_mb", "limit": 4.0, "found": 0.56, "holds": True},
-            {"name": "min_test_accuracy", "limit": 0.65, "found": 0.6976, "holds": True},
-            {"name": "max_int8_drop", "limit": 0.01, "found": 0.0024, "holds": True},
+            gate("max_size_mb", "at most", 4.0, 0.56),
+            gate("min_test_accuracy", "at least", 0.65, 0.6976),
+            gate("max_int8_drop", "at most", 0.01, 0.0024),
         ],
         "data": {
             "train_labelled": 350,
@@ -192,6 +213,7 @@ def report() -> dict[str, Any]:
         },
         "curves": curves,
         "confusion": {"name": "tflite-int8", "counts": counts},
+        **described(Classification(classes), answers_of(counts)),
         "class_scores": None,
         "masks": None,
         "fed": [{"picture": f"fed-{i}", "caption": f"00ab{i}f 310x290+12+40: metal 0.{91 - i}"} for i in range(8)],
@@ -284,6 +306,7 @@ def segmented(report: dict[str, Any], pictures: dict[str, bytes], tmp_path: Path
         "mistakes": [],
         "masks": draw_masks(records, THINGS, said, "squash", 100, pictures),
         "int8": None,
-        "gates": [{"name": "min_test_miou", "limit": 0.65, "found": 0.6976, "holds": True}],
+        "gates": [gate("min_test_miou", "at least", 0.65, 0.6976)],
+        **described(Segmentation(THINGS), said["tflite-int8"]),
         "teacher_validation": {"score": interval(0.767, 0.045), "details": {"pixel accuracy": 0.93}},
     }

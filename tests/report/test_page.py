@@ -372,7 +372,7 @@ def test_segmentation_without_teacher_files_or_test_set(
     section = html[html.index('<section id="masks">') : html.index('<section id="data">')]
     assert section.count("<img ") == 3
     assert "Of the validation images, ranked by the mIoU of student" in Page(section).text
-    classes = Page(html[html.index('<section id="classes">') : html.index('<section id="fed">')]).text
+    classes = Page(html[html.index('<section id="classes">') : html.index('<section id="figures">')]).text
     assert "IoU" in classes and "oundary" not in classes
     segmented["masks"]["images"] = []
     assert "No masks to show." in render(segmented, pictures)

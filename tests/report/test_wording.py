@@ -16,7 +16,6 @@ from distill.report.wording import (
     percent,
     points,
     printable,
-    relation,
 )
 
 
@@ -46,9 +45,6 @@ from distill.report.wording import (
         (duration(59.97), "1 min 0 s"),
         (duration(843), "14 min 3 s"),
         (duration(7500), "2 h 5 min"),
-        (relation("max_size_mb"), "at most"),
-        (relation("min_test_accuracy"), "at least"),
-        (relation("latency"), "limit"),
     ],
 )
 def test_reads_like(shown: str, expected: str) -> None:
