@@ -137,6 +137,7 @@ def test_segmentation_in_its_own_figures(tmp_path: Path, monkeypatch: pytest.Mon
     assert document["metric"] == {"key": "miou", "title": "mIoU"}
     rows = {row["name"]: row for row in document["rows"]}
     scores = {name: task.score(a) for name, a in said.items()}
+    assert rows.pop("class frequencies")["runtime"] == "baseline"
     for name, row in rows.items():
         assert row["score"] == asdict(scores[name].miou)
         assert row["details"] == {
