@@ -31,8 +31,8 @@ class Measures(NamedTuple):
         green: mean, 0..1.
         blue: mean, 0..1.
         saturation: mean over pixels of (largest - smallest channel) / largest, 0..1.
-        colorfulness: Hasler and Süsstrunk 2003 ("Measuring colourfulness in natural images"), 0 for grey, about 0.3 for a
-            colourful photo (their scale is 255 times this one).
+        colorfulness: Hasler and Süsstrunk 2003 ("Measuring colourfulness in natural images"), 0 for grey, about 0.3 for
+            a colourful photo (their scale is 255 times this one).
         entropy: of the histogram of luma in 256 steps, 0..8 bits: how much there is to see.
         blur: Crete et al. 2007 ("The blur effect: perception and estimation with a new no-reference perceptual blur
             metric"), 0 sharp .. 1 blurred; 1 where nothing varies.
@@ -52,7 +52,7 @@ class Measures(NamedTuple):
 
 
 def measure(image: Image.Image) -> Measures:
-    """Measure an image; 3 ms at a short side of 256 pixels.
+    """Measure an image, in 8 ms at a short side of 256 pixels.
 
     Args:
         image: mode RGB, any size.
@@ -96,7 +96,7 @@ def _colorfulness(pixels: npt.NDArray[np.uint8]) -> float:
 
 def _blur(grey: _Floats) -> float:
     """How little differences of neighbours down the image shrink when it is blurred once more: 0..1."""
-    padded = np.pad(grey, ((_WINDOW // 2 + 1, _WINDOW // 2), (0, 0)), mode="edge").astype(np.float64)
+    padded = np.pad(grey, ((_WINDOW // 2 + 1, _WINDOW // 2), (0, 0)), mode="edge")
     sums = np.cumsum(padded, axis=0)
     blurred = (sums[_WINDOW:] - sums[:-_WINDOW]) / _WINDOW
     before, after = np.abs(np.diff(grey, axis=0)), np.abs(np.diff(blurred, axis=0))

@@ -44,7 +44,18 @@ from distill.core.progress import Progress
 from distill.core.types import SPLITS, ImageRecord, Images
 from distill.data.batches import ImageCache
 
-__all__ = ["Alike", "Fingerprint", "Gallery", "Leak", "find_leaks", "fingerprint", "fingerprints"]
+__all__ = [
+    "SIDE",
+    "TRIMS",
+    "Alike",
+    "Fingerprint",
+    "Gallery",
+    "Leak",
+    "find_leaks",
+    "fingerprint",
+    "fingerprint_of",
+    "fingerprints",
+]
 
 _Hashes = npt.NDArray[np.uint64]
 _Numbers = npt.NDArray[np.int64]
@@ -52,12 +63,16 @@ _Floats = npt.NDArray[np.float64]
 _Number = TypeVar("_Number", np.float64, np.uint8)
 _Turn = tuple[bool, bool, bool]
 
-_SIDE = 32  # of a thumbnail in pixels; Zauner's size
+SIDE = 32
+"""Of a thumbnail in pixels; Zauner's size."""
+
+TRIMS = (0.0, 0.05)
+"""Shares cut off on each of four sides before a photo is hashed; `_likeness` stretches over what lies between."""
+
 _CHUNK = 256  # photos in work at a time
 _ROWS = 256  # hashes looked up at a time: bounds memory even where 10,000 held-out hashes are all equal
-_TRIMS = (0.0, 0.05)  # shares cut off on each side before a photo is hashed; between these `_likeness` stretches
 _REDUCING_GAP = 4.0  # a phone's photo is first reduced by whole pixels: 4 instead of 40 ms, Pillow sees no difference
-_TURNS: tuple[_Turn, ...] = tuple(product((False, True), repeat=3))  # as it is first
+_TURNS: tuple[_Turn, ...] = tuple((t, d, r) for t, d, r in product((False, True), repeat=3))  # as it is first
 _BANDS = 4  # 16-bit words of a hash
 _RADIUS = 2  # differing bits within a word that are looked up
 _MAX_DISTANCE = _BANDS * (_RADIUS + 1) - 1  # 11: more bits would leave every word with at least 3
@@ -66,7 +81,7 @@ _ALIKE = 0.95  # least correlation of copies; see `_likeness`
 _FAINT = 64.0  # a wave of a quarter grey level; on a plain or symmetric image the sign of less is chance
 
 _ONES = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16).sum(axis=1, dtype=np.uint8)
-_COSINES: _Floats = np.cos(np.pi / _SIDE * np.outer(np.arange(1, 9), np.arange(_SIDE) + 0.5))
+_COSINES: _Floats = np.cos(np.pi / SIDE * np.outer(np.arange(1, 9), np.arange(SIDE) + 0.5))
 
 
 class Fingerprint(NamedTuple):
@@ -122,14 +137,18 @@ def fingerprint(image: Image.Image, trim: float = 0.0) -> Fingerprint:
     """
     width, height = image.size
     box = (trim * width, trim * height, (1 - trim) * width, (1 - trim) * height)
-    small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box, reducing_gap=_REDUCING_GAP)
-    thumbnail = np.asarray(small)
+    small = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box, reducing_gap=_REDUCING_GAP)
+    return fingerprint_of(np.asarray(small))
+
+
+def fingerprint_of(thumbnail: Images) -> Fingerprint:
+    """Of a photo whose thumbnail was kept."""
     return Fingerprint(_bits(_waves(thumbnail)), thumbnail)
 
 
 def fingerprints(image: Image.Image) -> tuple[Fingerprint, ...]:
-    """Of a photo as it is and trimmed, as a `Gallery` takes them."""
-    return tuple(fingerprint(image, trim) for trim in _TRIMS)
+    """Of a photo as it is and trimmed, one for each of `TRIMS`, as a `Gallery` takes them."""
+    return tuple(fingerprint(image, trim) for trim in TRIMS)
 
 
 def find_leaks(
@@ -190,31 +209,31 @@ class Gallery:
         flat = [print_ for photo in photos for print_ in photo]
         self._index = _Index(np.array([print_.hash for print_ in flat], dtype=np.uint64))
         self._thumbnails = np.stack([print_.thumbnail for print_ in flat])
-        self._groups = np.repeat(np.asarray(groups, dtype=np.int64), len(_TRIMS))
+        self._groups = np.repeat(np.asarray(groups, dtype=np.int64), len(TRIMS))
 
     def alike(self, photos: Sequence[Sequence[Fingerprint]], groups: Sequence[int]) -> Iterator[list[Alike]]:
         """For each photo the members of other groups that show the same, the nearest hash first."""
-        each = _ROWS // (len(_TRIMS) * len(_TURNS))
+        each = _ROWS // (len(TRIMS) * len(_TURNS))
         for at in range(0, len(photos), each):
             yield from self._alike(photos[at : at + each], groups[at : at + each])
 
     def _alike(self, photos: Sequence[Sequence[Fingerprint]], groups: Sequence[int]) -> Iterator[list[Alike]]:
         hashes = [_bits(_turned(_waves(print_.thumbnail), turn)) for p in photos for print_ in p for turn in _TURNS]
         rows, members, distances = self._index.near(np.array(hashes, dtype=np.uint64))
-        photo, trim = rows // (len(_TURNS) * len(_TRIMS)), rows // len(_TURNS) % len(_TRIMS)
+        photo, trim = rows // (len(_TURNS) * len(TRIMS)), rows // len(_TURNS) % len(TRIMS)
         keep = self._groups[members] != np.asarray(groups, dtype=np.int64)[photo]
-        keep &= (trim == 0) | (members % len(_TRIMS) == 0)  # both trimmed is nothing new
+        keep &= (trim == 0) | (members % len(TRIMS) == 0)  # both trimmed is nothing new
         rows, members, distances = rows[keep], members[keep], distances[keep]
         found: list[dict[int, Alike]] = [{} for _ in photos]
         for row in np.unique(rows):
             mine = np.flatnonzero(rows == row)[:_TRIED]
             place, turn = row // len(_TURNS), _TURNS[row % len(_TURNS)]
-            own = found[place // len(_TRIMS)]
-            thumbnail = photos[place // len(_TRIMS)][place % len(_TRIMS)].thumbnail
+            own = found[place // len(TRIMS)]
+            thumbnail = photos[place // len(TRIMS)][place % len(TRIMS)].thumbnail
             thumbnail = np.stack([_turned(thumbnail[:, :, c], turn, signs=False) for c in range(3)], axis=2)
             alike = _likeness(thumbnail, self._thumbnails[members[mine]]) >= _ALIKE
             for number in mine[alike]:
-                one = Alike(int(members[number]) // len(_TRIMS), int(distances[number]), turn != _TURNS[0])
+                one = Alike(int(members[number]) // len(TRIMS), int(distances[number]), turn != _TURNS[0])
                 before = own.get(one.member)
                 if before is None or one.distance < before.distance:
                     own[one.member] = one
@@ -308,7 +327,7 @@ def _likeness(thumbnail: Images, others: Images) -> _Floats:
     """
     pixels = thumbnail.astype(np.float64)
     down, right = np.gradient(pixels, axis=(0, 1))
-    place = np.linspace(-1, 1, _SIDE)[:, None]
+    place = np.linspace(-1, 1, SIDE)[:, None]
     terms = np.stack([pixels, down, right, place[:, None] * down, place * right])
     basis, targets = _differences(terms).T, _differences(others).T
     weights = np.linalg.lstsq(basis, targets, rcond=None)[0]
@@ -319,6 +338,6 @@ def _likeness(thumbnail: Images, others: Images) -> _Floats:
 
 def _differences(images: npt.NDArray[np.generic]) -> _Floats:
     """Of neighbours in images [K, 32, 32, 3] averaged to 16x16 pixels: float64 [K, 1440]."""
-    half = images.reshape(len(images), _SIDE // 2, 2, _SIDE // 2, 2, 3).mean(axis=(2, 4))
+    half = images.reshape(len(images), SIDE // 2, 2, SIDE // 2, 2, 3).mean(axis=(2, 4))
     down, right = np.diff(half, axis=1), np.diff(half, axis=2)
     return np.concatenate([down.reshape(len(half), -1), right.reshape(len(half), -1)], axis=1)
