@@ -148,7 +148,10 @@ def audit(
         document = found.document.model_dump(mode="json")
         if where is not None:
             rows, lines = command.listed(found, where)
-            _show({"where": where, "count": len(rows), "images": rows}, lines, as_json=as_json)
+            if as_json:
+                _show({"where": where, "count": len(rows), "images": rows}, (), as_json=True)
+            for line in () if as_json else lines:
+                typer.echo(line)  # tabs stay, for other programs
         else:
             _show(document, command.describe(found), as_json=as_json)
         if found.document.errors:

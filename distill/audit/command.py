@@ -82,15 +82,12 @@ def describe(audited: Audited) -> Iterator[str]:
     yield f"{document.name}: {document.files} files; {splits}"
     for finding in document.findings:
         yield f"{finding.level}: {finding.title}: {finding.count}"
-        shown = [
-            f"{pair.first.path} ({pair.first.split}), {pair.second.path} ({pair.second.split})"
-            for pair in finding.pairs
-        ]
         if finding.level == "error":
-            for text in [*shown[:20], *(image.path for image in finding.images[:20]), *finding.classes[:20]]:
-                yield f"  {printable(text)}"
-            if finding.count > 20:
-                yield f"  and {finding.count - 20} more"
+            pairs = [f"{p.first.path} ({p.first.split}), {p.second.path} ({p.second.split})" for p in finding.pairs]
+            told = [*pairs, *(image.path for image in finding.images), *finding.classes]
+            yield from (f"  {printable(text)}" for text in told[:_TOLD])
+            if finding.count > _TOLD:
+                yield f"  and {finding.count - _TOLD} more"
     if not document.findings:
         yield "nothing was found"
     yield f"page: {audited.folder / _HTML}"
@@ -105,9 +102,8 @@ def listed(audited: Audited, where: str) -> tuple[list[dict[str, Any]], list[str
     table = audited.table()
     rows: list[dict[str, Any]] = filtered(table, where).to_pylist()
     columns = [name for name in columns_of(where, tuple(COLUMNS)) if name != "path"]
-    return rows, [
-        printable("\t".join([row["path"], *(_shown(row[name]) for name in columns)]), keep="\t") for row in rows
-    ]
+    cells = ([row["path"], *(_shown(row[name]) for name in columns)] for row in rows)
+    return rows, ["\t".join(map(printable, each)) for each in cells]
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,7 @@ from distill.audit.document import LISTED, Finding, Found, FoundPair, Level
 from distill.audit.label_errors import Suspect
 from distill.audit.leakage import Pair
 from distill.core.types import SPLITS
+from distill.report.wording import percent
 
 __all__ = ["Bounds", "Row", "histogram", "of_classes", "of_images", "of_leaks", "of_pairs", "of_suspects"]
 
@@ -22,11 +23,11 @@ Row = dict[str, Any]
 
 _ODD_SHAPE: Final = 3.0  # a centred square of it shows a third
 _JUDGED: Final = 64  # short side in pixels, below which nothing is said of blur
-_BLURRY: Final = 0.65  # Gaussian blur of 2 pixels at a short side of 256 gives 0.67 (median), real photos at most 0.60
-_DARK: Final = 0.3  # of 4,600 real photos the darkest has its lights at 0.56
-_BRIGHT: Final = 0.85  # and the brightest its shadows at 0.66
+_BLURRY: Final = 0.65  # a Gaussian blur of 2 pixels gives 0.67 (median); of 4,622 photos one has more than 0.61
+_DARK: Final = 0.3  # of these the darkest has its lights at 0.53
+_BRIGHT: Final = 0.85  # and the brightest its shadows at 0.69
 _LOW_CONTRAST: Final = 0.15
-_OUTLIER: Final = 6.0  # robust z-scores; at the usual 3.5 one in twenty images is one, figures being skewed
+_OUTLIER: Final = 6.0  # robust z-scores; at the usual 3.5 9 % of these photos are outliers, since figures are skewed
 _FEWEST: Final = 20  # images, below which no outlier is looked for, and labelled images of a class worth a note
 _IMBALANCE: Final = 10.0
 _LOGARITHMIC: Final = {"megapixels", "aspect", "bytes_per_pixel"}
@@ -250,8 +251,8 @@ def _leak(pair: Pair, rows: Mapping[str, Row]) -> FoundPair:
     first, second = rows[pair.image], rows[pair.of]
     how = "same bytes" if pair.same_bytes else f"{pair.distance} of 64 bits differ"
     return FoundPair(
-        first=_found(first, pair.split).model_copy(update={"split": pair.split}),
-        second=_found(second, pair.of_split),
+        first=_found(first, "").model_copy(update={"split": pair.split}),
+        second=_found(second, ""),
         detail=how,
     )
 
@@ -323,7 +324,7 @@ def of_suspects(suspects: Sequence[Suspect], rows: Mapping[str, Row], told: str)
     for one in suspects:
         row = rows[one.id]
         row |= {"suspect_label": True, "likely_label": one.likely, "label_confidence": one.confidence}
-        images.append(_found(row, f"rather {one.likely}; {one.label} by {one.confidence:.1%}"))
+        images.append(_found(row, f"rather {one.likely}; {one.label} {percent(one.confidence)}"))
     yield Finding(
         kind="suspect_label",
         level="warning",

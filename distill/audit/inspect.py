@@ -33,6 +33,7 @@ from distill.data.batches import ImageCache
 from distill.data.candidate import Candidate
 from distill.data.manifest import Entry, Manifest, scan
 from distill.data.sources import listing
+from distill.report.wording import count, percent
 
 __all__ = ["Audit", "fingerprint_of", "inspect"]
 
@@ -303,12 +304,12 @@ def _labelled(manifest: Manifest, rows: Sequence[Row]) -> list[Labelled]:
 
 
 def _told(sources: Sequence[Source]) -> str:
-    parts = [f"{s.by} name the given label of {s.accuracy:.0%} of {s.images} images" for s in sources]
-    return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "." if parts else ""
+    parts = [f"{percent(s.accuracy, 0)} of {count(s.images)} labels are the likeliest class by {s.by}" for s in sources]
+    return "; ".join(parts) + "." if parts else ""
 
 
 def _splits(manifest: Manifest, counts: Mapping[str, Any]) -> dict[str, SplitFacts]:
-    found = {}
+    found: dict[str, SplitFacts] = {}
     for split in SPLITS:
         records = manifest.of(split)
         if not records:
@@ -335,9 +336,9 @@ def _measures(rows: Sequence[Row]) -> dict[str, Measured]:
     }
 
 
-def _samples(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
+def _samples(manifest: Manifest) -> list[tuple[str, Sequence[tuple[str, str]]]]:
     """A few images of each class, drawn by hash: the same each time."""
-    found: list[tuple[str, list[tuple[str, str]]]] = []
+    found: list[tuple[str, Sequence[tuple[str, str]]]] = []
     if manifest.masks is not None:
         for split in SPLITS:
             records = manifest.of(split, labelled=True)[: 2 * _SAMPLED]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from distill.config import DataSettings, MaskSettings, RunConfig
 from distill.config_file import load_config, recipe_path
@@ -93,7 +93,8 @@ def _folder(path: Path) -> Subject:
     if not parts:
         raise DataError(f"found no image in {path.absolute()}")
     # No validation set is needed here, which the section itself would ask for.
-    data = DataSettings.model_construct(**{key: folder.absolute() for key, folder in parts.items()})
+    values: dict[str, Any] = {key: folder.absolute() for key, folder in parts.items()}
+    data = DataSettings.model_construct(**values)
     if found.masks:
         data = data.model_copy(update={"masks": _masks(find(data, found.task))})
     name = path.absolute().resolve().name or "images"
