@@ -40,7 +40,7 @@ __all__ = ["Audit", "fingerprint_of", "inspect"]
 _VERSION: Final = 1  # raised when the audit starts to give other results
 _CACHE_BYTES: Final = 500_000_000
 _LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "note")
-_SAMPLED: Final = 6  # images shown of each class and split
+_SAMPLED: Final = {"train": 4, "validation": 2, "test": 2}  # images shown of each class
 _CLASSES: Final = 24  # of which samples are shown
 
 
@@ -234,7 +234,7 @@ class _Copies:
         groups = [numbers for numbers in self._same.values() if len(numbers) > 1]
         for group, numbers in enumerate(sorted(groups, key=min), 1):
             for number in numbers:
-                self._rows[number]["copies"] = group
+                self._rows[number] |= {"copies": group, "copy": True}
         count = len(self._rows)
         first, second = [pair[0] for pair in near], [pair[1] for pair in near]
         _, components = connected_components(coo_array((np.ones(len(near)), (first, second)), shape=(count, count)))
@@ -252,7 +252,7 @@ class _Copies:
                 if str(other["left_out"]).startswith("copies with different"):
                     labels = [str(row["label"]) for row in (first, other) if row["label"]]
                     found["label_conflict"].append((other, first, " and ".join(labels) or "different masks"))
-                elif other["path"] != first["path"]:
+                elif other["path"] != first["path"] and not other.get("leak"):
                     found["copy"].append((other, first, "same bytes"))
         for one, two, pair in near:
             first, second = self._rows[one], self._rows[two]
@@ -341,14 +341,14 @@ def _samples(manifest: Manifest) -> list[tuple[str, Sequence[tuple[str, str]]]]:
     found: list[tuple[str, Sequence[tuple[str, str]]]] = []
     if manifest.masks is not None:
         for split in SPLITS:
-            records = manifest.of(split, labelled=True)[: 2 * _SAMPLED]
+            records = manifest.of(split, labelled=True)[: 2 * _SAMPLED[split]]
             found.append((f"{split}, with masks", [(record.path, split) for record in records]))
     for name in manifest.classes[:_CLASSES] if manifest.masks is None else ():
         images = []
         for split in SPLITS:
             records = [record for record in manifest.of(split, labelled=True) if record.label == name]
-            images += [(record.path, split) for record in records[: _SAMPLED // 2]]
+            images += [(record.path, split) for record in records[: _SAMPLED[split]]]
         found.append((name, images))
-    unlabelled = [(record.path, "train") for record in manifest.of("train", labelled=False)][: 2 * _SAMPLED]
+    unlabelled = [(record.path, "train") for record in manifest.of("train", labelled=False)][: 2 * _SAMPLED["train"]]
     found.append(("unlabelled", unlabelled))
     return [(title, images) for title, images in found if images]

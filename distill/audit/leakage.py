@@ -88,6 +88,8 @@ def copies_across_splits(entries: Iterable[Entry]) -> Iterator[Pair]:
         if first is None or first.split in {None, "train", split} or first.candidate.origin == entry.candidate.origin:
             continue
         path, labelled = entry.candidate.path, entry.candidate.labelled
+        if path == first.candidate.path and not labelled:
+            continue  # a pool that holds the folder of the test set
         yield Pair(path, split, labelled, first.candidate.path, first.split, same_bytes=True, distance=0)
 
 
