@@ -28,9 +28,9 @@ Measured on 2,524 photos of TrashNet and 2,098 of Clothing Co-Parsing (short sid
     ============================================  ========  ========
 
 False alarms: none. Of 5.4 million pairs of files, in all eight turns, 43 were called copies, and by eye each is a
-second shot of a scene hardly moved, or one photo edited twice. Between the splits as `index.csv` gives them, 11 of 1,773
-training and 2 of 341 validation photos of TrashNet and 4 of 1,708 of Clothing Co-Parsing show what a photo of a more
-precious split shows.
+second shot of a scene hardly moved, or one photo edited twice. Between the splits as `index.csv` gives them, 11 of
+1,773 training and 2 of 341 validation photos of TrashNet and 4 of 1,708 of Clothing Co-Parsing show what a photo of a
+more precious split shows.
 """
 
 from __future__ import annotations
