@@ -52,6 +52,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "low_contrast": "its lights and shadows hardly differ",
     "empty_mask": "its mask holds nothing but background",
     "suspect_label": "its label is probably wrong",
+    "suspect_mask": "the run's teacher contradicts its mask",
     "outlier": "one of its figures is far from those of the others",
 }
 """What is found of single images: columns that are true or false, and names of findings."""
@@ -59,6 +60,7 @@ FLAGS: Final[Mapping[str, str]] = {
 _MASK: Final[Mapping[str, Column]] = {
     "mask_classes": Column("whole", "classes that occur in the mask"),
     "ignored": Column("number", "share of the mask's pixels that are ignored, 0..1"),
+    "teacher_iou": Column("number", "mean IoU of the mask and a run's teacher's answer, 0..1; None where it gave none"),
     "shares": Column("parts", "share of each class among the pixels that are not ignored, 0..1: shares['cat']"),
 }
 

@@ -17,7 +17,7 @@ from distill.audit.leakage import Pair
 from distill.core.types import SPLITS
 from distill.report.wording import percent
 
-__all__ = ["Bounds", "Row", "histogram", "of_classes", "of_images", "of_leaks", "of_pairs", "of_suspects"]
+__all__ = ["Bounds", "Row", "histogram", "of_classes", "of_images", "of_leaks", "of_masks", "of_pairs", "of_suspects"]
 
 Row = dict[str, Any]
 
@@ -28,6 +28,7 @@ _DARK: Final = 0.3  # of these the darkest has its lights at 0.53
 _BRIGHT: Final = 0.85  # and the brightest its shadows at 0.69
 _LOW_CONTRAST: Final = 0.15
 _OUTLIER: Final = 6.0  # robust z-scores; at the usual 3.5 9 % of these photos are outliers, since figures are skewed
+_DOUBTFUL: Final = 3.5  # the bound of Iglewicz and Hoaglin 1993
 _FEWEST: Final = 20  # images, below which no outlier is looked for, and labelled images of a class worth a note
 _IMBALANCE: Final = 10.0
 _LOGARITHMIC: Final = {"megapixels", "aspect", "bytes_per_pixel"}
@@ -334,6 +335,35 @@ def of_suspects(suspects: Sequence[Suspect], rows: Mapping[str, Row], told: str)
         count=len(images),
         images=images[:LISTED],
     )
+
+
+def of_masks(agreement: Mapping[str, float], rows: Mapping[str, Row]) -> Iterator[Finding]:
+    """Masks that a teacher contradicts; marks their rows.
+
+    Args:
+        agreement: mean IoU of mask and answer, 0..1, by id.
+        rows: by id.
+    """
+    for image, iou in agreement.items():
+        rows[image]["teacher_iou"] = iou
+    if len(agreement) < _FEWEST:
+        return
+    scores = _robust(np.array(list(agreement.values())))
+    doubtful = [image for image, score in zip(agreement, scores.tolist(), strict=True) if score < -_DOUBTFUL]
+    doubtful.sort(key=lambda image: (agreement[image], rows[image]["path"]))
+    for image in doubtful:
+        rows[image]["suspect_mask"] = True
+    if doubtful:
+        median = float(np.median(list(agreement.values())))
+        yield Finding(
+            kind="suspect_mask",
+            level="warning",
+            title="Masks that the teacher contradicts",
+            meaning="Either the teacher fails on them, which is good to know, or the mask is wrong.",
+            rule=f"mean IoU of mask and teacher far below the median of {median:.2f}: robust z-score < -{_DOUBTFUL:g}",
+            count=len(doubtful),
+            images=[_found(rows[image], f"IoU {agreement[image]:.2f}") for image in doubtful[:LISTED]],
+        )
 
 
 def of_classes(classes: Sequence[str], counts: Mapping[str, Any], *, masks: bool) -> Iterator[Finding]:

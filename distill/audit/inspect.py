@@ -18,7 +18,7 @@ from distill.audit import findings
 from distill.audit.columns import MEASURED, table_of
 from distill.audit.document import Document, Finding, LabelSource, Level, Measured, SplitFacts
 from distill.audit.findings import Bounds, Row
-from distill.audit.label_errors import Labelled, Source, find_suspects
+from distill.audit.label_errors import Labelled, Source, agreement_of_masks, find_suspects
 from distill.audit.leakage import Pair, copies_across_splits
 from distill.audit.measure import Measures
 from distill.audit.pictures import Pictures
@@ -126,6 +126,8 @@ def inspect(subject: Subject, candidates: Sequence[Candidate], progress: Progres
         )
         by_id = {row["id"]: row for row in rows if row["split"]}
         found += findings.of_suspects(suspects, by_id, _told(sources))
+        agreement = agreement_of_masks(subject.run, manifest, subject.config)
+        found += findings.of_masks({image: iou for image, iou in agreement.items() if image in by_id}, by_id)
         found += findings.of_images(rows, bounds)
         counts = manifest.counts()
         found += findings.of_classes(manifest.classes, counts, masks=masks)

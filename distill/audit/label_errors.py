@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -36,7 +36,7 @@ from distill.data.batches import ImageCache, iterate
 from distill.data.manifest import Manifest
 from distill.data.views import fixed_view
 
-__all__ = ["Labelled", "Source", "Suspect", "descriptors", "find_suspects"]
+__all__ = ["Labelled", "Source", "Suspect", "agreement_of_masks", "descriptors", "find_suspects"]
 
 _FOLDS: Final = 5
 _FEWEST: Final = 10  # images of a class; of fewer, eight or less would have to teach it
@@ -189,21 +189,49 @@ def _cells(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return split.transpose(0, 1, 3, 2, 4, 5).reshape(count, _CELLS, _CELLS, -1, last)
 
 
+def agreement_of_masks(run: Run | None, manifest: Manifest, config: RunConfig | None) -> dict[str, float]:
+    """Mean IoU of masks and what a finished run's teacher answered about validation and test images, by image.
+
+    The mean is over classes that occur in one of both.
+    """
+    found: dict[str, float] = {}
+    for answers in _answers(run, manifest, config):
+        counts = getattr(answers, "counts", None)
+        if counts is None:
+            continue
+        both = np.diagonal(counts, axis1=1, axis2=2).astype(np.float64)
+        either = counts.sum(axis=1) + counts.sum(axis=2) - both
+        present = either > 0
+        mean = np.where(present, both / np.maximum(either, 1), 0).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
+        found |= {
+            image: round(float(iou), 4)
+            for image, iou, any_ in zip(answers.ids, mean, present.any(axis=1), strict=True)
+            if any_
+        }
+    return found
+
+
 def _answers_of_teacher(run: Run | None, manifest: Manifest, config: RunConfig | None) -> Mapping[str, FloatArray]:
     """Logits by image of what a finished run's teacher said of validation and test images."""
-    if run is None or config is None:
-        return {}
-    task = plugins.load("tasks", config.task).build(None, manifest.classes)
     answered: dict[str, FloatArray] = {}
-    for split in ("validation", "test"):
-        path = run.folder("teacher") / "predictions" / f"{split}.parquet"
-        if not path.exists() or not (run.folder("teacher") / "stage.json").exists():
-            continue
-        answers: Any = task.load_answers(path)
+    for answers in _answers(run, manifest, config):
         logits = getattr(answers, "logits", None)
         if logits is not None and logits.shape[1] == len(manifest.classes):
             answered |= dict(zip(answers.ids, logits, strict=True))
     return answered
+
+
+def _answers(run: Run | None, manifest: Manifest, config: RunConfig | None) -> Iterator[Any]:
+    """What a finished run's teacher said, where the classes are still those of the run."""
+    if run is None or config is None or not (run.folder("teacher") / "stage.json").exists():
+        return
+    if tuple(run.summary("data")["classes"]) != manifest.classes:
+        return
+    task = plugins.load("tasks", config.task).build(None, manifest.classes)
+    for split in ("validation", "test"):
+        path = run.folder("teacher") / "predictions" / f"{split}.parquet"
+        if path.exists():
+            yield task.load_answers(path)
 
 
 def _features(
