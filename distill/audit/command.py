@@ -13,6 +13,7 @@ from distill.audit.inspect import fingerprint_of, inspect
 from distill.audit.page import render
 from distill.audit.subject import Subject
 from distill.audit.where import columns_of, filtered
+from distill.core.errors import UserError
 from distill.core.files import read_json, replacing, write_json, write_text
 from distill.core.progress import Progress
 from distill.report.wording import printable
@@ -51,11 +52,16 @@ def audit(subject: Subject, folder: Path, progress: Progress) -> Audited:
 
     Raises:
         DataError: folders without images, a bad manifest, masks that cannot be used.
+        UserError: the folder cannot be written.
     """
     candidates = subject.candidates()
     known = _known(folder)
     if known is not None and known.fingerprint == fingerprint_of(subject, candidates):
         return Audited(known, folder)
+    try:  # before anybody waits
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: cannot write to {folder} ({error.strerror}); expected a folder") from error
     import pyarrow.parquet
 
     found = inspect(subject, candidates, progress)

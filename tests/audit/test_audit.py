@@ -12,9 +12,14 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from PIL import Image, ImageFilter, ImageOps
+from typer.testing import CliRunner
 
 from distill.audit.columns import COLUMNS, FLAGS
 from distill.audit.document import Document
+from distill.audit.findings import of_masks
+from distill.cli import app
+from distill.data.manifest import Manifest
+from distill.tasks._label_answers import LabelAnswers
 
 from .conftest import Audit, photo, save
 
@@ -136,6 +141,34 @@ def test_wrong_labels_are_suspected(audit: Audit, tmp_path: Path) -> None:
     assert [row["likely_label"] for row in listed["images"]] == ["night"]
 
 
+@pytest.fixture
+def finished_run(tmp_path: Path, photos: Path) -> Path:
+    """A run whose stage `data` is done, and a place for what its teacher said."""
+    (tmp_path / "teacher.yaml").write_text(CONFIG + "output: run\n")
+    done = CliRunner().invoke(app, ["run", str(tmp_path / "teacher.yaml"), "--until", "data"])
+    assert done.exit_code == 0, done.output
+    (tmp_path / "run" / "teacher").mkdir()
+    (tmp_path / "run" / "teacher" / "stage.json").write_text("{}")
+    return tmp_path / "run"
+
+
+def test_a_run_compares_labels_with_its_teachers_answers(audit: Audit, finished_run: Path) -> None:
+    manifest = Manifest.load(finished_run / "data" / "manifest.parquet")
+    for split in ("validation", "test"):
+        records = manifest.of(split)
+        truth = np.array([manifest.classes.index(str(record.label)) for record in records])
+        logits = np.eye(2, dtype=np.float32)[truth] * 6
+        if split == "test":
+            logits[0] = logits[0, ::-1]
+            wrong = Path(records[0].path).name
+        answers = LabelAnswers(tuple(record.id for record in records), logits, truth)
+        answers.save(finished_run / "teacher" / "predictions" / f"{split}.parquet")
+    found = audit(finished_run)
+    assert found.document["labels"][0] == {"by": "the teacher's answers", "images": 24, "accuracy": 0.9583}
+    assert wrong in names(found.finding("suspect_label"))
+    assert found.document["kind"] == "run" and found.code == 0
+
+
 def test_masks(audit: Audit, tmp_path: Path) -> None:
     for number in range(6):
         save(photo(number), tmp_path / "photos" / "images" / f"{number}.png")
@@ -160,6 +193,16 @@ student: {smp: lraspp, encoder: mobilenetv4_conv_small, pretrained: false, image
     assert rows[0]["ignored"] == pytest.approx(0.25) and rows[0]["mask_classes"] == 2
     as_folder = audit()
     assert as_folder.document["classes"] == ["value 0", "value 1"]
+
+
+def test_masks_that_a_teacher_contradicts() -> None:
+    rows = {str(n): {"id": str(n), "path": f"{n}.png", "split": "test", "label": None} for n in range(40)}
+    agreement = {name: 0.9 - 0.002 * int(name) for name in rows} | {"7": 0.3}
+    (found,) = of_masks(agreement, rows)
+    assert [image.path for image in found.images] == ["7.png"] and found.images[0].detail == "IoU 0.30"
+    assert [name for name, row in rows.items() if row.get("suspect_mask")] == ["7"]
+    assert rows["8"]["teacher_iou"] == pytest.approx(0.884)
+    assert list(of_masks({"1": 0.9, "2": 0.1}, rows)) == []
 
 
 def test_hostile_names_are_escaped(audit: Audit, photos: Path) -> None:
@@ -211,7 +254,7 @@ def test_what_is_written_keeps_to_the_schema(audit: Audit, photos: Path) -> None
     jsonschema.validate(found.document, schema)
     assert json.loads(found.printed) == found.document
     table = pyarrow.parquet.read_table(found.folder / "audit.parquet")
-    masks = {"mask_classes", "ignored", "shares"}
+    masks = {"mask_classes", "ignored", "teacher_iou", "shares"}
     assert table.column_names == [name for name in COLUMNS if name not in masks]
     assert {finding["kind"] for finding in found.document["findings"]} >= {"leak"} and FLAGS.keys() <= COLUMNS.keys()
 
@@ -245,6 +288,8 @@ def test_a_config_and_what_it_says_of_leaks(audit: Audit, photos: Path, tmp_path
         ("nowhere", "found no config file"),
         ("empty", "found no"),
         ("photos --set data.mirror=false", "--set changes a config"),
+        ("photos --out photos/train/cat/1.png", "expected a folder"),
+        ("photos --where blurr>0.5", "did you mean blur"),
     ],
 )
 def test_what_cannot_be_audited(audit: Audit, photos: Path, tmp_path: Path, what: str, sentence: str) -> None:
