@@ -35,6 +35,8 @@ MEASURED: Final[Mapping[str, str]] = {
     "colorfulness": "Hasler and Süsstrunk 2003, divided by 255: 0 grey, 0.3 colourful",
     "entropy": "of the histogram of luma, 0..8 bits",
     "blur": "Crete et al. 2007: 0 sharp .. 1 blurred",
+    "ignored": "share of the mask's pixels that are ignored, 0..1",
+    "foreground": "share of the mask's other pixels that are not background, 0..1; None where no class is called so",
 }
 """Figures of an image that may be outliers, and what they are."""
 
@@ -59,7 +61,6 @@ FLAGS: Final[Mapping[str, str]] = {
 
 _MASK: Final[Mapping[str, Column]] = {
     "mask_classes": Column("whole", "classes that occur in the mask"),
-    "ignored": Column("number", "share of the mask's pixels that are ignored, 0..1"),
     "teacher_iou": Column("number", "mean IoU of the mask and a run's teacher's answer, 0..1; None where it gave none"),
     "shares": Column("parts", "share of each class among the pixels that are not ignored, 0..1: shares['cat']"),
 }
@@ -109,7 +110,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], *, masks
     }
     columns = {}
     for name, column in COLUMNS.items():
-        if name in _MASK and not masks:
+        if name in {*_MASK, "ignored", "foreground"} and not masks:
             continue
         default = False if column.kind == "truth" else None
         columns[name] = pa.array([row.get(name, default) for row in rows], type=kinds[column.kind])

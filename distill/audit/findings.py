@@ -178,12 +178,13 @@ def _flat(row: Row) -> bool:
 
 def _outliers(rows: Sequence[Row]) -> Iterator[Finding]:
     """Modified z-scores (Iglewicz and Hoaglin 1993) of all figures; of sizes and shapes that of their logarithms."""
-    if len(rows) < _FEWEST:
-        return
     for name in MEASURED:
-        values = np.array([row[name] for row in rows], dtype=np.float64)
+        having = [row for row in rows if row.get(name) is not None]
+        if len(having) < _FEWEST:
+            continue
+        values = np.array([row[name] for row in having], dtype=np.float64)
         scores = np.abs(_robust(np.log(np.maximum(values, 1e-9)) if name in _LOGARITHMIC else values))
-        for row, score in zip(rows, scores.tolist(), strict=True):
+        for row, score in zip(having, scores.tolist(), strict=True):
             if score > max(_OUTLIER, row.get("outlier_score") or 0.0):
                 row |= {"outlier": True, "outlier_score": round(score, 2), "outlier_of": name}
     found = sorted((row for row in rows if row.get("outlier")), key=lambda row: (-row["outlier_score"], row["path"]))

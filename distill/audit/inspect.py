@@ -182,10 +182,12 @@ def _row(entry: Entry, measured: Any, manifest: Manifest) -> Row:
     }
     if entry.mask:
         counted = sum(entry.pixels)
-        others = counted - (entry.pixels[0] if background(manifest.classes) == 0 else 0)
+        clear = background(manifest.classes)
+        others = counted - (0 if clear is None else entry.pixels[clear])
         row |= {
             "mask_classes": sum(count > 0 for count in entry.pixels),
             "ignored": 1 - counted / pixels,
+            "foreground": others / counted if counted and clear is not None else None,
             "shares": {
                 name: count / counted if counted else None
                 for name, count in zip(manifest.classes, entry.pixels, strict=True)
@@ -328,14 +330,13 @@ def _splits(manifest: Manifest, counts: Mapping[str, Any]) -> dict[str, SplitFac
 
 
 def _measures(rows: Sequence[Row]) -> dict[str, Measured]:
-    seen = [row for row in rows if row.get("brightness") is not None]
-    if not seen:
-        return {}
-    splits = [row["split"] or "left out" for row in seen]
-    return {
-        name: Measured(**findings.histogram(name, np.array([row[name] for row in seen], dtype=np.float64), splits))
-        for name in MEASURED
-    }
+    found = {}
+    for name in MEASURED:
+        having = [(row[name], row["split"] or "left out") for row in rows if row.get(name) is not None]
+        if having:
+            values = np.array([value for value, _ in having], dtype=np.float64)
+            found[name] = Measured(**findings.histogram(name, values, [split for _, split in having]))
+    return found
 
 
 def _samples(manifest: Manifest) -> list[tuple[str, Sequence[tuple[str, str]]]]:

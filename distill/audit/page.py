@@ -16,8 +16,6 @@ from distill.report import page, wording
 __all__ = ["render"]
 
 _FIGURE: Final = (180, 40)  # width and height of a histogram
-_NOUNS: Final = {"error": "error", "warning": "warning", "note": "note"}
-_LONG: Final = 40  # classes, above which the page lists only the findings about them
 
 
 def render(
@@ -57,7 +55,6 @@ def render(
         masks=any(facts.pixel_shares for facts in document.splits.values()),
         largest=max((n for facts in document.splits.values() for n in facts.by_class.values()), default=1) or 1,
         columns=COLUMNS,
-        long=_LONG,
     )
     return html
 
@@ -67,7 +64,7 @@ def _verdict(document: Document) -> str:
     parts = []
     for level, number in document.levels.items():
         if number or level == "error":
-            parts.append(f"{number or 'no'} {_NOUNS[level]}{'' if number == 1 else 's'}")
+            parts.append(f"{number or 'no'} {level}{'' if number == 1 else 's'}")
     return ", ".join(parts)
 
 

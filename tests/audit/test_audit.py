@@ -190,7 +190,8 @@ student: {smp: lraspp, encoder: mobilenetv4_conv_small, pretrained: false, image
     assert found.finding("unseen_class")["classes"] == ["dog"]
     rows = json.loads(audit("teacher.yaml", "--where", "shares['cat'] > 0.4", "--json").printed)["images"]
     assert len(rows) == 5
-    assert rows[0]["ignored"] == pytest.approx(0.25) and rows[0]["mask_classes"] == 2
+    assert rows[0]["ignored"] == pytest.approx(0.25) and rows[0]["foreground"] == pytest.approx(0.5)
+    assert found.document["measures"]["foreground"]["least"] == 0
     as_folder = audit()
     assert as_folder.document["classes"] == ["value 0", "value 1"]
 
@@ -254,7 +255,7 @@ def test_what_is_written_keeps_to_the_schema(audit: Audit, photos: Path) -> None
     jsonschema.validate(found.document, schema)
     assert json.loads(found.printed) == found.document
     table = pyarrow.parquet.read_table(found.folder / "audit.parquet")
-    masks = {"mask_classes", "ignored", "teacher_iou", "shares"}
+    masks = {"mask_classes", "ignored", "foreground", "teacher_iou", "shares"}
     assert table.column_names == [name for name in COLUMNS if name not in masks]
     assert {finding["kind"] for finding in found.document["findings"]} >= {"leak"} and FLAGS.keys() <= COLUMNS.keys()
 
