@@ -152,7 +152,7 @@ class DataSettings(Settings):
     leaks: Literal["error", "drop"] = "error"
     """What becomes of a labelled image that shows what an image of a more precious split shows (the same file, saved
     again, resized, turned or trimmed): error, since the splits are wrong then, or drop, which leaves it out. Unlabelled
-    images that do so are always left out."""
+    images that do so, and labelled ones that a share parted, are always left out."""
 
     @field_validator("classes")
     @classmethod

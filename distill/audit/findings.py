@@ -217,7 +217,7 @@ def of_leaks(pairs: Sequence[Pair], rows: Mapping[str, Row], level: Level) -> It
     Args:
         pairs: as `distill.audit.leakage` gives them.
         rows: by path.
-        level: of pairs whose first image is labelled.
+        level: of labelled images that folders or a manifest put into two splits.
     """
     if level == "error":
         meaning = (
@@ -225,21 +225,20 @@ def of_leaks(pairs: Sequence[Pair], rows: Mapping[str, Row], level: Level) -> It
         )
     else:
         meaning = "The splits are wrong. A run leaves out the first of each pair, by data.leaks: drop."
-    meanings: dict[bool, tuple[Level, str, str]] = {
-        True: (level, "Labelled images in two splits", meaning),
-        False: (
-            "warning",
-            "Unlabelled images that show what a held-out image shows",
-            "A run leaves out the first of each pair, so nothing learns from them.",
-        ),
+    left_out = "A run leaves out the first of each pair, so nothing learns from them."
+    meanings: dict[str, tuple[Level, str, str]] = {
+        "leak": (level, "Labelled images in two splits", meaning),
+        "drawn_leak": ("warning", "Labelled images that a share put into two splits", left_out),
+        "pool_leak": ("warning", "Unlabelled images that show what a held-out image shows", left_out),
     }
-    for labelled, (own, title, meaning) in meanings.items():
-        found = [pair for pair in pairs if pair.labelled == labelled]
+    kinds = ["leak" if pair.wrong else "drawn_leak" if pair.labelled else "pool_leak" for pair in pairs]
+    for kind, (own, title, meaning) in meanings.items():
+        found = [pair for pair, its in zip(pairs, kinds, strict=True) if its == kind]
         for pair in found:
             rows[pair.image]["leak"] = True
         if found:
             yield Finding(
-                kind="leak" if labelled else "pool_leak",
+                kind=kind,
                 level=own,
                 title=title,
                 meaning=meaning,

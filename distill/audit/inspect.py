@@ -102,7 +102,7 @@ def inspect(subject: Subject, candidates: Sequence[Candidate], progress: Progres
         near = copies.of_places(survey.near(copies.places(), progress))
         leaks = sorted(
             [*copies_across_splits(manifest.entries), *_leaks(near, manifest.entries)],
-            key=lambda pair: (not pair.labelled, pair.image, pair.of),
+            key=lambda pair: (not pair.wrong, pair.image, pair.of),
         )
         copies.number(near)
         by_path = _by_path(rows)
@@ -275,15 +275,7 @@ def _leaks(near: Sequence[tuple[int, int, Near]], entries: Sequence[Entry]) -> I
         first, second = sorted((entries[one], entries[two]), key=lambda e: SPLITS.index(e.split) if e.split else -1)
         if first.split is None or second.split is None or first.split == second.split:
             continue
-        yield Pair(
-            first.candidate.path,
-            first.split,
-            first.candidate.labelled,
-            second.candidate.path,
-            second.split,
-            same_bytes=False,
-            distance=pair.distance,
-        )
+        yield Pair.near(first, second, pair.distance)
 
 
 def _bounds(subject: Subject) -> Bounds:

@@ -1,9 +1,11 @@
 """Images of two splits that show the same: with them the score measures memory.
 
-Byte copies are known from the manifest, others from `distill.labels.leaks`. Two cases are told apart. An *unlabelled*
-image that shows what a test image shows is an accident of a large pool: it is left out, nothing else changes. A
-*labelled* image in two splits means that whoever made the splits did not know of the copy; there may be more that no
-hash finds (another shot of the same scene), so it is an error unless `data.leaks: drop` says that this was looked at.
+Byte copies are known from the manifest, others from `distill.labels.leaks`. Three cases are told apart. An *unlabelled*
+image that shows what a test image shows is an accident of a large pool: it is left out, nothing else changes. The same
+goes for labelled images that were parted by a share (`test: 0.2`): nobody but this program chose their splits. Where
+*folders or a manifest* put a labelled image into two splits, whoever made them did not know of the copy; there may be
+more that no hash finds (another shot of the same scene), so it is an error unless `data.leaks: drop` says that this was
+looked at.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class Pair:
         image: absolute path of the one that is left out.
         split: where it would be.
         labelled: whether its truth is known to training.
+        drawn: both were parted by a share of `data.labeled`.
         of: absolute path of the one that is kept.
         of_split: where that one is: validation or test.
         same_bytes: whether both files are equal.
@@ -41,10 +44,32 @@ class Pair:
     image: str
     split: Split
     labelled: bool
+    drawn: bool
     of: str
     of_split: Split
     same_bytes: bool
     distance: int
+
+    @property
+    def wrong(self) -> bool:
+        """Whether somebody made wrong splits."""
+        return self.labelled and not self.drawn
+
+    @classmethod
+    def near(cls, image: Entry, of: Entry, distance: int) -> Pair:
+        """Two images that are used, the second of the more precious split."""
+        assert image.split is not None and of.split is not None
+        first, second = image.candidate, of.candidate
+        return cls(
+            first.path,
+            image.split,
+            first.labelled,
+            first.origin == second.origin == "labeled",
+            second.path,
+            of.split,
+            same_bytes=False,
+            distance=distance,
+        )
 
 
 def find_pairs(manifest: Manifest, cache: ImageCache, progress: Progress) -> list[Pair]:
@@ -58,19 +83,8 @@ def find_pairs(manifest: Manifest, cache: ImageCache, progress: Progress) -> lis
     used = {entry.id: entry for entry in manifest.entries if entry.split}
     held_out = manifest.of("test") + manifest.of("validation")
     leaks = find_leaks(manifest.of("train") + manifest.of("validation"), held_out, cache, progress)
-    near = (
-        Pair(
-            used[leak.image].candidate.path,
-            used[leak.image].split or "train",
-            used[leak.image].candidate.labelled,
-            used[leak.of].candidate.path,
-            "test" if leak.split == "test" else "validation",
-            same_bytes=False,
-            distance=leak.distance,
-        )
-        for leak in leaks
-    )
-    return sorted([*copies_across_splits(manifest.entries), *near], key=lambda pair: (not pair.labelled, pair.image))
+    near = (Pair.near(used[leak.image], used[leak.of], leak.distance) for leak in leaks)
+    return sorted([*copies_across_splits(manifest.entries), *near], key=lambda pair: (not pair.wrong, pair.image))
 
 
 def copies_across_splits(entries: Iterable[Entry]) -> Iterator[Pair]:
@@ -90,7 +104,7 @@ def copies_across_splits(entries: Iterable[Entry]) -> Iterator[Pair]:
         path, labelled = entry.candidate.path, entry.candidate.labelled
         if path == first.candidate.path and not labelled:
             continue  # a pool that holds the folder of the test set
-        yield Pair(path, split, labelled, first.candidate.path, first.split, same_bytes=True, distance=0)
+        yield Pair(path, split, labelled, False, first.candidate.path, first.split, same_bytes=True, distance=0)
 
 
 def without_leaks(manifest: Manifest, pairs: Sequence[Pair]) -> Manifest:
@@ -110,7 +124,7 @@ def refuse_wrong_splits(pairs: Sequence[Pair]) -> None:
     Raises:
         DataError: they are; names the first 20 pairs.
     """
-    wrong = [pair for pair in pairs if pair.labelled]
+    wrong = [pair for pair in pairs if pair.wrong]
     if not wrong:
         return
     one = len(wrong) == 1
