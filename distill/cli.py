@@ -119,6 +119,47 @@ def init(
     _end(work)
 
 
+@app.command("audit")
+def audit(
+    what: Annotated[
+        str, typer.Argument(metavar="CONFIG|FOLDER|RUN", help="A teacher.yaml or recipe, a folder of images, or a run.")
+    ],
+    changes: _Set = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPR", help="List images: \"split == 'test' and blur > 0.5\".")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Left out: audit/ in the run, or audits/NAME.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Look at the images: copies over splits, wrong labels, blur, light, masks. Exit code 3 where splits leak."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill.audit import command
+        from distill.audit.subject import open_subject
+        from distill.core.errors import AuditFailed
+        from distill.core.progress import Progress
+
+        subject = open_subject(what, changes or [])
+        found = command.audit(subject, output or subject.output, Progress(Console(stderr=True)))
+        document = found.document.model_dump(mode="json")
+        if where is not None:
+            rows, lines = command.listed(found, where)
+            if as_json:
+                _show({"where": where, "count": len(rows), "images": rows}, (), as_json=True)
+            for line in () if as_json else lines:
+                typer.echo(line)  # tabs stay, for other programs
+        else:
+            _show(document, command.describe(found), as_json=as_json)
+        if found.document.errors:
+            raise AuditFailed("; ".join(f"{error.title}: {error.count}" for error in found.document.errors))
+
+    _end(work)
+
+
 @app.command("ls")
 def ls(what: Annotated[_Listed, typer.Argument(metavar="KIND", help="|".join(k.value for k in _Listed))]) -> None:
     """List teachers, students, tasks, formats, devices or recipes."""

@@ -154,6 +154,10 @@ class DataSettings(Settings):
     """A mirrored image keeps its class; false for text, digits and signs."""
     max_megapixels: Annotated[float, Field(gt=0)] = 100.0
     """Larger images are left out: they may be decompression bombs."""
+    leaks: Literal["error", "drop"] = "error"
+    """What becomes of a labelled image that shows what an image of a more precious split shows (the same file, saved
+    again, resized, turned or trimmed): error, since the splits are wrong then, or drop, which leaves it out. Unlabelled
+    images that do so, and labelled ones that a share parted, are always left out."""
 
     @field_validator("classes")
     @classmethod

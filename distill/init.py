@@ -19,7 +19,7 @@ from distill.data.layouts import find_pairs, layout_of
 from distill.data.mask_image import survey
 from distill.data.masks import class_names
 
-__all__ = ["write_config"]
+__all__ = ["Found", "look", "write_config"]
 
 _NAMES = {
     "labeled": {"train", "labeled", "labelled", "training"},
@@ -56,7 +56,7 @@ _STUDENTS = {
 
 
 @dataclass
-class _Found:
+class Found:
     """What a folder turned out to hold: paths for the config."""
 
     unlabeled: Path | None = None
@@ -112,7 +112,7 @@ def write_config(folder: Path, output: Path, *, replace: bool) -> Iterator[str]:
         raise DataError(f"found no folder {folder.absolute()}")
     if output.exists() and not replace:
         raise UserError(f"{output} exists already; --force replaces it, --out names another file")
-    found = _look(folder)
+    found = look(folder)
     parts = {name: _part(name, path, masks=found.masks) for name, path in found.parts().items()}
     if not any(part.files for part in parts.values()):
         raise DataError(f"found no file in {folder.absolute()}")
@@ -128,19 +128,24 @@ def write_config(folder: Path, output: Path, *, replace: bool) -> Iterator[str]:
     yield f"next: look through it, then `distill check {output}` and `distill run {output}`"
 
 
-def _look(folder: Path) -> _Found:
+def look(folder: Path) -> Found:
+    """What a folder holds, by the names of its sub-folders and by the files in them.
+
+    Raises:
+        DataError: it cannot be listed, or has several COCO files.
+    """
     inner = {entry.name: Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."}
-    found = _Found()
+    found = Found()
     for name, path in sorted(inner.items()):
         role = next((role for role, names in _NAMES.items() if name.lower() in names), None)
         if role is not None:
             setattr(found, role, path)
-    if found != _Found():
+    if found != Found():
         found.masks = any(layout_of(path) for role, path in found.parts().items() if role != "unlabeled")
         return found
     if layout_of(folder) is not None:
-        return _Found(labeled=folder, masks=True)
-    return _Found(labeled=folder) if inner else _Found(unlabeled=folder)
+        return Found(labeled=folder, masks=True)
+    return Found(labeled=folder) if inner else Found(unlabeled=folder)
 
 
 def _part(name: str, folder: Path, *, masks: bool) -> _Part:
@@ -165,7 +170,7 @@ def _sizes(folder: Path) -> list[tuple[int, int]]:
     return sorted(sizes, key=min)
 
 
-def _config(folder: Path, output: Path, found: _Found, parts: dict[str, _Part]) -> str:
+def _config(folder: Path, output: Path, found: Found, parts: dict[str, _Part]) -> str:
     def named(path: Path) -> str:
         return _plain(os.path.relpath(path.absolute(), output.absolute().parent))
 

@@ -41,7 +41,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 
 # Raised when a stage's code starts to give other results, so that finished runs do that stage anew.
 _VERSIONS: dict[StageName, int] = {
-    "data": 2,
+    "data": 3,
     "teacher": 3,
     "labels": 3,
     "student": 3,
@@ -296,6 +296,8 @@ def describe(name: StageName, summary: dict[str, Any], metric: Metric) -> Iterat
             )
             for reason, count in summary["left_out_by_reason"].items():
                 yield f"left out: {count} x {reason}"
+            if summary["leaks"]:
+                yield f"{summary['leaks']} pairs of images in two splits that show the same: see data/{stages.LEAKS}"
         case "teacher" | "student" | "baseline":
             if "absent" in summary:
                 yield summary["absent"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill import __version__
+from distill.audit.leakage import find_pairs, refuse_wrong_splits, without_leaks
 from distill.config import RunConfig
 from distill.core import plugins
 from distill.core.dense import IGNORED
@@ -34,7 +35,6 @@ from distill.data import sources
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest, check, scan
 from distill.data.views import ViewPlan
-from distill.labels.leaks import find_leaks
 from distill.labels.shards import facts_of
 from distill.report.golden import check_promises
 from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["Work", "baseline", "benchmark", "data", "export", "labels", "report", "student", "teacher"]
 
 MANIFEST = "manifest.parquet"
+LEAKS = "leaks.json"
 _FED = 8  # pictures of what the network is fed
 _FEATURES = 4000  # labelled images behind neighbours and regression; more hardly change them, and take longer
 
@@ -107,13 +108,16 @@ def data(work: Work, candidates: Sequence[sources.Candidate], known: Manifest | 
     by_pixel = module.build(module.Config(), ()).by_pixel
     masks = work.run.folder("data") / "masks" if by_pixel else None
     manifest = scan(candidates, work.config.data, known, work.progress, masks)
-    held_out = manifest.of("validation") + manifest.of("test")
-    leaks = find_leaks(manifest.of("train"), held_out, work.cache(), work.progress)
-    manifest = manifest.without({leak.image: f"shows what a {leak.split} image shows: {leak.of}" for leak in leaks})
+    pairs = find_pairs(manifest, work.cache(), work.progress)
+    write_json(work.run.folder("data") / LEAKS, [asdict(pair) for pair in pairs])
+    if work.config.data.leaks == "error":
+        refuse_wrong_splits(pairs)
+    manifest = without_leaks(manifest, pairs)
     check(manifest)  # all of a pool may be copies
     check_promises(work.config, manifest.of("test", labelled=True), work.task(manifest))
     manifest.save(work.run.folder("data") / MANIFEST)
-    return {**manifest.counts(), "digest": manifest.digest(), "truth_digest": manifest.digest(truth_only=True)}
+    digests = {"digest": manifest.digest(), "truth_digest": manifest.digest(truth_only=True)}
+    return {**manifest.counts(), **digests, "leaks": len(pairs)}
 
 
 def teacher(work: Work) -> dict[str, Any]:

@@ -15,6 +15,7 @@ HEAVY = {"torch", "timm", "tensorflow", "onnxruntime", "litert_torch", "sklearn"
     [
         ("distill", ["--help"]),
         ("distill", ["run", "--help"]),
+        ("distill", ["audit", "--help"]),
         ("distill", ["doctor", "--help"]),
         ("distill", ["labels", "--help"]),
         ("distill", ["labels", "stat", "--help"]),

@@ -9,6 +9,7 @@ DistillError
 │   ├── RunFolderError   2  a run folder that cannot be used
 │   └── DeviceError      2  a phone that cannot be had, or that went away
 ├── StoreError           2  a label store that is damaged or stale
+├── AuditFailed          3  the images have something that makes scores or truth wrong
 ├── ArtifactError        3  an exported file that did not answer right
 └── GateFailed           3  the run finished, a promise in `gates:` does not hold
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ArtifactError",
+    "AuditFailed",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -102,6 +104,12 @@ class StoreError(DistillError):
 
 class ArtifactError(DistillError):
     """An exported file that does not open, crashes, or answers differently from the student."""
+
+    exit_code = 3
+
+
+class AuditFailed(DistillError):  # noqa: N818 - not an error of the audit
+    """The audit is written, and found that scores or truth are wrong."""
 
     exit_code = 3
 

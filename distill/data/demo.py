@@ -14,7 +14,7 @@ def with_demo(config: RunConfig) -> RunConfig:
     folder = config.output / "images"
     if not folder.is_dir():
         (write_scenes if config.data.demo == "scenes" else write_digits)(folder)
-    values = {**config.data.model_dump(mode="json"), "demo": None}
+    values = {**config.data.model_dump(mode="json"), "demo": None, "leaks": "drop"}  # digits look like one another
     values |= {name: str(folder / name) for name in ("unlabeled", "labeled", "validation", "test")}
     if config.data.demo == "scenes":
         values["classes"] = list(CLASSES)

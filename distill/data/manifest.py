@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from distill.config import DataSettings
 from distill.core.errors import DataError
@@ -194,6 +196,9 @@ def scan(
     known: Manifest | None,
     progress: Progress,
     masks: Path | None = None,
+    *,
+    look: Callable[[int, Image.Image], None] | None = None,
+    complete: bool = True,
 ) -> Manifest:
     """Hash and decode every file once, write every mask, and decide each file's fate.
 
@@ -204,15 +209,21 @@ def scan(
         progress: told of each file.
         masks: folder that masks are written to, named masks beside the manifest; None where the truth is a class an
             image.
+        look: shown every image that can be used, with its place among the candidates, on several threads; then none is
+            taken from `known`.
+        complete: whether the images must do for a run.
 
     Raises:
-        DataError: too few classes, a class only in test, a split without images, masks that cannot be used.
+        DataError: masks that cannot be used; where the images must do for a run also too few classes, a class only in
+            test, a split without images.
     """
     seen = (
-        {(e.candidate.path, e.candidate.bytes, e.candidate.mtime_ns): e for e in known.entries if e.id} if known else {}
+        {(e.candidate.path, e.candidate.bytes, e.candidate.mtime_ns): e for e in known.entries if e.id}
+        if known and look is None
+        else {}
     )
 
-    def read(candidate: Candidate) -> Entry:
+    def read(place: int, candidate: Candidate) -> Entry:
         if candidate.reason:
             return Entry(candidate, "", 0, 0, None, candidate.reason)
         before = seen.get((candidate.path, candidate.bytes, candidate.mtime_ns))
@@ -223,6 +234,8 @@ def scan(
             if max(image.size) > LARGEST_SIDE:
                 reason = f"a side of more than {LARGEST_SIDE} pixels ({image.width}x{image.height})"
                 return Entry(candidate, "", 0, 0, None, reason)
+            if look is not None:
+                look(place, image)
             return Entry(candidate, sha256_of(Path(candidate.path)), image.width, image.height, None, "")
         except DecodeError as error:
             return Entry(candidate, "", 0, 0, None, str(error))
@@ -231,19 +244,20 @@ def scan(
 
     entries: list[Entry] = []
     with ThreadPoolExecutor() as pool, progress.task("reading images", len(candidates)) as task:
-        for entry in pool.map(read, candidates):
+        for entry in pool.map(read, range(len(candidates)), candidates):
             entries.append(entry)
             task.advance(1)
     if masks is None:
         entries = _assign(_drop_copies(entries), settings)
-        classes: Sequence[str] = _classes(entries, settings)
+        classes: Sequence[str] = _classes(entries, settings, complete=complete)
     else:
         classes, entries = _with_masks(entries, settings, masks, progress)
         entries = _assign(_drop_copies(entries), settings)
-        if settings.classes is None:
+        if settings.classes is None and complete:
             _learnable(classes, entries)
     manifest = Manifest(sorted(entries, key=lambda e: e.candidate.path), classes, masks)
-    check(manifest)
+    if complete:
+        check(manifest)
     return manifest
 
 
@@ -330,7 +344,7 @@ def _assign(entries: Sequence[Entry], settings: DataSettings) -> list[Entry]:
     return assigned
 
 
-def _classes(entries: Sequence[Entry], settings: DataSettings) -> list[str]:
+def _classes(entries: Sequence[Entry], settings: DataSettings, *, complete: bool) -> list[str]:
     found = {
         split: {e.candidate.label for e in entries if e.split == split and e.candidate.label and not e.candidate.hidden}
         for split in ("train", "validation", "test")
@@ -342,7 +356,9 @@ def _classes(entries: Sequence[Entry], settings: DataSettings) -> list[str]:
             raise DataError(f"data.classes lacks {', '.join(sorted(map(str, unknown)))}, found as labels of images")
         return settings.classes
     only_test = found["test"] - learnable
-    if only_test:
+    if not complete:
+        learnable |= only_test
+    elif only_test:
         raise DataError(_only_test(sorted(map(str, only_test))))
     return sorted(map(str, learnable))
 

@@ -69,7 +69,12 @@ COPIES: dict[str, Change] = {
     "squashed": lambda image: image.resize((224, 224)),
     "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
     "trimmed": trim(0.02),
+    "trimmed by 5 %": trim(0.05),
+    "trimmed by 5 %, mirrored": lambda image: trim(0.05)(ImageOps.mirror(image)),
     "mirrored": ImageOps.mirror,
+    "upside down": ImageOps.flip,
+    "turned": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+    "turned, trimmed by 5 %": lambda image: trim(0.05)(image.transpose(Image.Transpose.ROTATE_270)),
     "mirrored, half, jpeg": lambda image: jpeg(half(ImageOps.mirror(image)), 60),
     "mirrored, trimmed": lambda image: trim(0.02)(ImageOps.mirror(image)),
 }
@@ -108,6 +113,19 @@ def test_a_copy_is_found_among_other_photos(folder: Folder, progress: Progress, 
         (pool[3].id, held_out[3].id, "validation"),
     ]
     assert all(leak.distance <= (0 if kind == "png" else 11) for leak in found)
+
+
+def test_the_held_out_photo_may_be_the_trimmed_one(folder: Folder, progress: Progress) -> None:
+    held_out = folder.save(trim(0.05)(photo(1)), "test")
+    whole = folder.save(ImageOps.mirror(photo(1)))
+    assert [leak.image for leak in find_leaks([whole], [held_out], ImageCache(100), progress)] == [whole.id]
+
+
+def test_photos_of_one_split_are_not_compared(folder: Folder, progress: Progress) -> None:
+    twice = [folder.save(photo(1), "validation"), folder.save(half(photo(1)), "validation")]
+    held_out = [*twice, folder.save(trim(0.02)(photo(1)), "test")]
+    found = find_leaks(twice, held_out, ImageCache(100), progress)
+    assert [(leak.image, leak.split) for leak in found] == [(one.id, "test") for one in twice]
 
 
 def test_a_mirrored_copy_has_the_distance_of_the_mirrored_photo(folder: Folder, progress: Progress) -> None:

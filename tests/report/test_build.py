@@ -153,6 +153,8 @@ def test_segmentation_in_its_own_figures(tmp_path: Path, monkeypatch: pytest.Mon
         "limit": 0.1,
         "found": scores["tflite-int8"].miou.value,
         "holds": True,
+        "relation": "at least",
+        "detail": "",
     }
     assert gates["max_int8_drop"]["found"] == rows["tflite-int8"]["drop"]["value"]
     assert gates["min_test_accuracy"]["found"] is None and not gates["min_test_accuracy"]["holds"]
