@@ -278,6 +278,37 @@ def doctor(
     _end(work)
 
 
+@app.command("sanity")
+def sanity(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG|RUN]", help="A teacher.yaml, a recipe or a run folder. Left out: the latest run."
+        ),
+    ] = None,
+    as_json: _Json = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only what also stands before every training.")] = False,
+) -> None:
+    """Look for the classic bugs of a training before it begins: what is expected, what is seen, what usually is wrong."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill import sanity_check
+        from distill.core.errors import SanityFailed
+        from distill.core.run import latest_run
+        from distill.sanity import suite
+
+        console = Console(stderr=as_json, highlight=False)
+        named = what if what is not None else str(latest_run(Path("runs")))
+        found = sanity_check.check(named, quick=quick, console=console, told=lambda name: console.print(f"  {name} …"))
+        _show(found, suite.describe(found), as_json=as_json)
+        if found["failed"]:
+            raise SanityFailed(f"{found['failed']} of {len(found['checks'])} checks failed")
+
+    _end(work)
+
+
 @app.command("export", context_settings=_FORWARDED)
 def export(context: typer.Context) -> None:
     """Write TFLite or ONNX from a trained student: `distill export tflite --quantize`."""

@@ -10,6 +10,7 @@ DistillError
 │   └── DeviceError      2  a phone that cannot be had, or that went away
 ├── StoreError           2  a label store that is damaged or stale
 ├── ArtifactError        3  an exported file that did not answer right
+├── SanityFailed         3  a check of what training starts from failed
 └── GateFailed           3  the run finished, a promise in `gates:` does not hold
 """
 
@@ -28,6 +29,7 @@ __all__ = [
     "GateFailed",
     "Problem",
     "RunFolderError",
+    "SanityFailed",
     "StoreError",
     "TeacherError",
     "UserError",
@@ -102,6 +104,12 @@ class StoreError(DistillError):
 
 class ArtifactError(DistillError):
     """An exported file that does not open, crashes, or answers differently from the student."""
+
+    exit_code = 3
+
+
+class SanityFailed(DistillError):  # noqa: N818 - the check did its work
+    """What a training would start from has one of the classic bugs."""
 
     exit_code = 3
 
