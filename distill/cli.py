@@ -289,7 +289,7 @@ def sanity(
     as_json: _Json = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only what also stands before every training.")] = False,
 ) -> None:
-    """Look for the classic bugs of a training before it begins: what is expected, what is seen, what usually is wrong."""
+    """Look for the classic bugs of training before it begins: what is expected, what it saw, what usually is wrong."""
 
     def work() -> None:
         from rich.console import Console

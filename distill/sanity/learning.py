@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
 
 from distill import train
 from distill.data.batches import iterate
@@ -23,10 +22,12 @@ __all__ = ["check_capacity", "check_overfit", "check_rate"]
 _HANDFUL = 8
 _MOST_STEPS = 200
 _ZERO = 0.05  # share of the first loss
+_IN_A_ROW = 3  # losses; where noise is never switched off, one may be low by chance
 _CROWD = 48  # images that capacity is compared on
 _GROW_STEPS = 30
 _CLASSIFIER_RATE = 0.01
 _CLOSE = 0.02  # share of the first loss: what lies below has nothing left to fall
+_LOWER = 0.005  # share of the first loss
 _RANGE = (1e-7, 10.0)
 _RANGE_STEPS = 120
 _RANGE_BATCH = 32
@@ -44,23 +45,23 @@ def check_overfit(subject: Subject) -> Seen:
     losses: list[float] = []
     for loss in _steps(subject, network, lesson, _rate(subject), _MOST_STEPS):
         losses.append(loss)
-        if not math.isfinite(loss) or loss < _ZERO * losses[0]:
+        if not math.isfinite(loss) or max(losses[-_IN_A_ROW:]) < _ZERO * losses[0]:
             break
-    start = losses[0]
-    saw = f"{start:.3f}, after {len(losses) - 1} steps {losses[-1]:.4f} ({losses[-1] / max(start, 1e-12):.1%})"
-    return Seen(losses[-1] < _ZERO * start, expected, saw, {"losses": losses})
+    start, end = losses[0], max(losses[-_IN_A_ROW:])
+    saw = f"{start:.3f}, after {len(losses) - 1} steps {end:.4f} ({end / max(start, 1e-12):.1%})"
+    return Seen(end < _ZERO * start, expected, saw, {"losses": losses})
 
 
 def check_capacity(subject: Subject) -> Seen:
     """A bias alone learns the class frequencies, the last layer more, the whole network most; each goes on behind."""
-    expected = "bias, last layer, whole network: each ends lower than the one before, unless nothing is left to learn"
+    expected = "bias, last layer, whole network: each ends lower than the one before, unless nothing is left"
     lesson = _ready(subject, _varied(subject, _CROWD))
     network = _began(subject)
     classifier = network.classifier()
     learns = {p: p.requires_grad for p in network.parameters()}
     if classifier.bias is None:
         return Seen(None, expected, "the last layer has no bias")
-    parts: dict[str, tuple[list[nn.Parameter], float]] = {
+    parts: dict[str, tuple[list[torch.Tensor], float]] = {
         "bias": ([classifier.bias], _CLASSIFIER_RATE * 5),
         "last layer": ([classifier.weight, classifier.bias], _CLASSIFIER_RATE),
         "whole network": ([p for p, own in learns.items() if own], _rate(subject)),
@@ -74,8 +75,8 @@ def check_capacity(subject: Subject) -> Seen:
         losses = list(_steps(subject, network, lesson, rate, _GROW_STEPS))
         ends[name] = float(np.mean(losses[-5:]))
     saw = f"{first:.3f} at the start; " + ", ".join(f"{name} {value:.4f}" for name, value in ends.items())
-    nothing = _CLOSE * first
-    holds = all(after < before or after < nothing for before, after in itertools.pairwise(ends.values()))
+    nothing, step = _CLOSE * first, _LOWER * first
+    holds = all(after < before - step or after < nothing for before, after in itertools.pairwise(ends.values()))
     return Seen(holds, expected, saw, {"first": first, **ends})
 
 
@@ -84,7 +85,7 @@ def check_rate(subject: Subject) -> Seen:
     rate = subject.plan.lr
     expected = f"train.lr ({rate:g}) where the loss falls, at most {_SLACK[0]:g} times below it and {_SLACK[1]:g} above"
     network = _began(subject)
-    optimizer = _optimizer(subject, network, _RANGE[0])
+    optimizer = _optimizer(network, _RANGE[0])
     rates = np.geomspace(*_RANGE, _RANGE_STEPS)
     tried: list[float] = []
     smoothed: list[float] = []
@@ -149,15 +150,16 @@ def _ready(subject: Subject, lesson: Lesson) -> Lesson:
     return pure_cells(sure) if subject.task.by_pixel else sure
 
 
-def _optimizer(subject: Subject, network: Network, rate: float) -> torch.optim.Optimizer:
-    groups = train.parameter_groups(network, 0.0)
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate)
+def _optimizer(network: Network, rate: float) -> torch.optim.Optimizer:
+    groups = [group for group in train.parameter_groups(network, 0.0) if group["params"]]
+    nothing = torch.zeros(1, requires_grad=True)  # where all is frozen, that is to be seen
+    return torch.optim.AdamW(groups or [nothing], lr=rate)
 
 
 def _steps(subject: Subject, network: Network, lesson: Lesson, rate: float, count: int) -> Iterator[float]:
     """Losses before each of `count` steps on one lesson, batch by batch, and the last one after them all."""
     images, targets = subject.batch(lesson)
-    optimizer = _optimizer(subject, network, rate)
+    optimizer = _optimizer(network, rate)
     train.training_mode(network, frozen=subject.plan.frozen)
     without_dropout(network)
     for _ in range(count):
