@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from distill.core.run import Run
+    from distill.stages import Work
 
 __all__ = ["app", "main"]
 
@@ -33,6 +34,7 @@ _Set = Annotated[
 ]
 _Run = Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Left out: the latest.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_RunArgument = Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Left out: the latest.")]
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -309,6 +311,38 @@ def sanity(
     _end(work)
 
 
+@app.command("look")
+def look(run: _RunArgument = None, as_json: _Json = False) -> None:
+    """Draw what the student looks at: its first layer's filters, and heat maps of its worst mistakes."""
+
+    def work() -> None:
+        from distill import looking
+
+        opened = _work(run)
+        document = looking.look(opened)
+        told = [f"{opened.run.root / 'looking'}: {len(document['mistakes'])} heat maps of mistakes"]
+        _show(document, told, as_json=as_json)
+
+    _end(work)
+
+
+@app.command("perturb")
+def perturb(
+    run: _RunArgument = None,
+    images: Annotated[int, typer.Option(min=1, help="At most this many, of the test set.")] = 200,
+    as_json: _Json = False,
+) -> None:
+    """Score teacher, student and int8 file on photos made worse: blur, noise, brightness, JPEG, crop, rotation."""
+
+    def work() -> None:
+        from distill import looking
+
+        document = looking.perturb(_work(run), images)
+        _show(document, looking.describe(document), as_json=as_json)
+
+    _end(work)
+
+
 @app.command("export", context_settings=_FORWARDED)
 def export(context: typer.Context) -> None:
     """Write TFLite or ONNX from a trained student: `distill export tflite --quantize`."""
@@ -364,6 +398,18 @@ def _open_run(run: Path | None) -> Run:
     from distill.pipeline import require_run
 
     return require_run(run if run is not None else latest_run(Path("runs")))
+
+
+def _work(run: Path | None) -> Work:
+    """A run with its config, silent but for progress on stderr."""
+    from rich.console import Console
+
+    from distill.config_file import load_config
+    from distill.core.progress import Progress
+    from distill.stages import Work
+
+    folder = _open_run(run)
+    return Work(load_config(folder.root / "config.yaml"), folder, Progress(Console(stderr=True)))
 
 
 def _answers_pixels(run: Run) -> bool:

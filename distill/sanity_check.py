@@ -38,15 +38,21 @@ def check(what: str, *, quick: bool, console: Console, told: Callable[[str], Non
         The document of `sanity.json`.
 
     Raises:
+        RunFolderError: the run's images are not read yet.
         UserError: there is nothing to learn from, or the run folder is of another state of the config.
     """
     import torch
 
-    folder = Path(what)
-    config = load_config(folder / "config.yaml" if (folder / "run.json").is_file() else recipe_path(what), [])
-    done = _finished(config, console)
-    work = Work(config, Run(config.output), Progress(console))
-    learns_from = "teacher" if "labels" in done else "truth"
+    if (Path(what) / "run.json").is_file():
+        run = Run(Path(what))
+        config = load_config(run.root / "config.yaml", [])
+        run.summary("data")
+        learns_from = "teacher" if (run.folder("labels") / "stage.json").exists() else "truth"
+    else:
+        config = load_config(recipe_path(what), [])
+        learns_from = "teacher" if "labels" in _finished(config, console) else "truth"
+        run = Run(config.output)
+    work = Work(config, run, Progress(console))
     with tempfile.TemporaryDirectory(prefix="sanity-") as scratch:
         device = "cuda" if torch.cuda.is_available() and not quick else "cpu"
         subject = subject_of(work, Path(scratch), stored=learns_from == "teacher", device=device)
