@@ -23,7 +23,7 @@ from distill.core.types import FloatArray, ImageRecord, Images, softmax
 from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
 from distill.perturbation import KINDS, kinds_for, perturbed, sensitivity, shown
-from distill.report.wording import between, percent
+from distill.report.wording import between, points
 from distill.stages import Work, forward
 from distill.tasks._label_answers import LabelAnswers
 from distill.teaching import as_labeller, build_teacher, load_fitted
@@ -38,7 +38,7 @@ __all__ = ["describe", "grad_cam", "look", "perturb"]
 _MISTAKES: Final = 12
 _FILTER_PIXELS: Final = 8  # of the picture, a weight
 _EXAMPLE_PIXELS: Final = 96
-_HEAT: Final = 0.5  # opacity of the hottest place
+_HEAT: Final = 0.7  # opacity of the hottest place
 
 
 def look(work: Work) -> dict[str, Any]:
@@ -115,11 +115,11 @@ def describe(document: Mapping[str, Any]) -> Iterator[RenderableType]:
         table.add_column(name, justify="left" if name == "photos" else "right", overflow="fold")
     for rows in zip(*(curve["rows"] for curve in document["curves"]), strict=True):
         kind, level = rows[0]["kind"], rows[0]["level"]
-        scores = [f"{percent(row['score']['value'])} ({between(row['score'])})" for row in rows]
+        scores = [f"{points(row['score']['value'])} ({between(row['score'])})" for row in rows]
         table.add_row("as they are" if kind == "none" else kind, "" if kind == "none" else f"{level:g}", *scores)
     yield table
     yield "; ".join(f"{kind}: {levels['unit']}" for kind, levels in document["kinds"].items())
-    yield f"{document['metric']['title']} on {document['images']} {document['split']} images, 95 % intervals"
+    yield f"{document['metric']['title']} on {document['images']} {document['split']} images, %, with 95 % intervals"
 
 
 def _filters(network: Network, folder: Path) -> dict[str, Any] | None:
@@ -200,7 +200,7 @@ def grad_cam(network: Network, pixels: npt.NDArray[np.uint8], classes: Sequence[
 def _warmed(pixels: Images, heat: FloatArray) -> Images:
     """Red over a grey photo where it is hot."""
     grey = pixels.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
-    share = (_HEAT * heat + (heat > 0.5) * 0.2)[..., None]
+    share = _HEAT * heat[..., None]
     laid: Images = np.rint(grey * (1 - share) + np.array([255, 40, 0]) * share).clip(0, 255).astype(np.uint8)
     return laid
 

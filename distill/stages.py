@@ -327,22 +327,29 @@ def _train(
     *,
     part: str = "",
 ) -> Trained:
+    from distill.strip import Strip
     from distill.train import train
 
+    validation, folder, resize = (
+        manifest.of("validation", labelled=True),
+        work.run.folder(stage),
+        work.config.data.resize,
+    )
     return train(
         network,
         examples,
-        manifest.of("validation", labelled=True),
+        validation,
         work.task(manifest),
         settings,
         loss,
-        work.run.folder(stage) / part,
+        folder / part,
         stage=f"{stage} {part}".strip(),
         seed=work.config.seed,
         cache=cache,
-        resize=work.config.data.resize,
+        resize=resize,
         metrics=MetricsLog(work.run.root / "metrics.jsonl"),
         progress=work.progress,
+        watch=Strip(folder / "strip", validation, cache, resize) if stage == "student" else None,
     )
 
 

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress
 from distill.core.settings import TrainSettings
 from distill.core.task import Task
-from distill.core.types import FloatArray, ImageRecord, Images
+from distill.core.types import FloatArray, ImageRecord, Images, Predictor
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import Resize, View
 from distill.evaluate import evaluate
@@ -88,6 +88,7 @@ def train(
     metrics: MetricsLog,
     progress: Progress,
     keep_classifier: bool = False,
+    watch: Callable[[int, Predictor], None] | None = None,
 ) -> Trained:
     """Train until the last epoch or early stopping; leave the best averaged weights in `network` and in `folder`.
 
@@ -110,6 +111,7 @@ def train(
         metrics: receives one line an epoch.
         progress: told of each batch.
         keep_classifier: start from the classifier as it is, since the network was trained before.
+        watch: called after each epoch with its number, from 1, and the averaged weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plan = decide(settings, network)
@@ -165,7 +167,10 @@ def train(
             raise UserError(
                 f"{stage}: the loss is no number any more in epoch {epoch + 1}: lower the learning rate ({plan.lr:g})"
             )
-        score, _ = evaluate(TorchPredictor(ema.module, str(fabric.device)), task, validation, cache, resize)
+        averaged = TorchPredictor(ema.module, str(fabric.device))
+        score, _ = evaluate(averaged, task, validation, cache, resize)
+        if watch is not None:
+            watch(epoch + 1, averaged)
         reached = task.main(score).value
         state.epoch = epoch + 1
         better = (reached, -score.nll) > (state.best_score, -state.best_nll)

@@ -158,7 +158,7 @@ def _ready(subject: Subject, lesson: Lesson) -> Lesson:
 def _optimizer(network: Network, rate: float) -> torch.optim.Optimizer:
     groups = [group for group in train.parameter_groups(network, 0.0) if group["params"]]
     nothing = torch.zeros(1, requires_grad=True)  # where all is frozen, that is to be seen
-    return torch.optim.AdamW(groups or [nothing], lr=rate)
+    return torch.optim.AdamW(groups or [{"params": [nothing]}], lr=rate)
 
 
 def _steps(subject: Subject, network: Network, lesson: Lesson, rate: float, count: int) -> Iterator[float]:
