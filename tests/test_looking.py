@@ -117,11 +117,13 @@ def test_the_strip_asks_the_same_images_after_each_epoch_and_goes_on(
     assert len(strip["images"]) == 8 and {image["truth"] for image in strip["images"]} == set(NAMES)
     for image, answer in zip(strip["images"], strip["epochs"][0]["answers"], strict=True):
         assert answer["answer"] == image["truth"] and answer["confidence"] == answer["truth_probability"] > 0.5
-    assert Image.open(folder / "images.png").size == (8 * 32, 32)
+    with Image.open(folder / "images.png") as drawn:
+        assert drawn.size == (8 * 32, 32)
 
 
 def test_the_strip_of_masks_is_pictures(records: list[ImageRecord], tmp_path: Path) -> None:
     Strip(tmp_path / "strip", records[:2], ImageCache(100), "squash")(1, BrightPixels())
     strip = json.loads((tmp_path / "strip/strip.json").read_text())
     assert strip["epochs"] == [{"epoch": 1, "picture": "epoch-0001"}]
-    assert Image.open(tmp_path / "strip/epoch-0001.png").size == (64, 32)
+    with Image.open(tmp_path / "strip/epoch-0001.png") as drawn:
+        assert drawn.size == (64, 32)

@@ -68,7 +68,7 @@ def check_capacity(subject: Subject) -> Seen:
     }
     first = next(_steps(subject, network, lesson, 0.0, 1))
     step, nothing = _LOWER * first, _CLOSE * first
-    ends, before = dict[str, float](), first + step
+    ends, before = dict[str, float](), math.inf
     for name, (parameters, rate) in parts.items():
         chosen = {id(p) for p in parameters}
         for parameter, own in learns.items():

@@ -33,7 +33,7 @@ def check_start(subject: Subject) -> Seen:
         expected = f"a head of random weights near {log} = {guess:.3f}: {low:.3f} to {high:.3f}"
     else:
         expected = f"a classifier of zeros: {log} = {guess:.3f}"
-    network = _begun(subject)
+    network = subject.begun
     found = _cross_entropy(subject, network)
     if subject.plan.probe:
         holds = found <= bound
@@ -52,7 +52,7 @@ def check_bias(subject: Subject) -> Seen:
     which finds them; docs/sanity.md says what was measured.
     """
     frequencies, names = _frequencies(subject), subject.task.class_names
-    network = _begun(subject).eval()
+    network = subject.begun.eval()
     with torch.no_grad():
         logits = network(torch.from_numpy(subject.pixels).to(subject.device)).movedim(1, -1).flatten(0, -2)
     said = softmax(logits.float().cpu().numpy()).mean(axis=0)
@@ -71,13 +71,6 @@ def check_bias(subject: Subject) -> Seen:
         "saved_by_a_bias": math.log(len(names)) - _entropy(frequencies),
     }
     return Seen(min(from_even, from_frequencies) <= limit, expected, saw, figures)
-
-
-def _begun(subject: Subject) -> Network:
-    """A student as it is before its first step."""
-    network = subject.network(answering=False)
-    train.begin(network, subject.plan, subject.examples, subject.validation, cache=subject.cache, resize=subject.resize)
-    return network
 
 
 def _cross_entropy(subject: Subject, network: Network) -> float:

@@ -111,6 +111,13 @@ class Subject:
                 nn.init.zeros_(classifier.bias)
         return network
 
+    @cached_property
+    def begun(self) -> Network:
+        """The student as its first step finds it; a linear probe is fitted once."""
+        network = self.network(answering=False)
+        train.begin(network, self.plan, self.examples, self.validation, cache=self.cache, resize=self.resize)
+        return network
+
     def batch(self, lesson: Lesson) -> tuple[torch.Tensor, Targets]:
         """A lesson on the device as the training has it."""
         made = train.Batch.of(lesson, self.shown(lesson), torch.device(self.device))

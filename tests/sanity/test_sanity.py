@@ -49,7 +49,8 @@ def test_the_command_says_what_it_saw_and_keeps_it(work: Work) -> None:
     for each in document["checks"]:
         assert each["saw"] and (each["expected"] or each["status"] == "skipped")
         for picture in each["pictures"]:
-            assert Image.open(run / "sanity" / f"{picture}.png").size == (8 * 32, 32)
+            with Image.open(run / "sanity" / f"{picture}.png") as drawn:
+                assert drawn.size == (8 * 32, 32)
     assert before == {path: path.read_bytes() for path in run.rglob("stage.json")}
 
 
