@@ -1,9 +1,9 @@
 """Is it worth starting the output bias at the log of the class frequencies?
 
 Karpathy (2019, "A Recipe for Training Neural Networks") starts it there, so that the first steps do not go into
-learning how frequent classes are. Here the classifier starts at zero. What could be saved at most is log(n) less the entropy of
-the frequencies, and AdamW moves a bias by about its learning rate a step, whatever the gradient. So: handwritten digits
-of which class 0 is ten times as frequent as class 9, from random weights, both starts, several seeds.
+learning how frequent classes are. Here the classifier starts at zero. What could be saved at most is log(n) less the
+entropy of the frequencies, and AdamW moves a bias by about its learning rate a step, whatever the gradient. So:
+handwritten digits of which 0 is ten times as frequent as 9, from random weights, both starts, several seeds.
 
     python benchmarks/output_bias.py [--seeds 3 --epochs 6]
 
