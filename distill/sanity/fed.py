@@ -18,6 +18,7 @@ __all__ = ["check_colors", "check_file", "check_tensor"]
 _LARGEST = 6.0  # white is 2.6 with ImageNet's mean and standard deviation, 1 with 127.5; bytes that stay bytes are 255
 _BLOCKS = 8  # a side: means of blocks are the same whichever filter scaled the picture
 _LEVELS = 6.0  # of 255; photos of 128 px differ by 0.2 to 0.4 between Pillow's two filters, another photo by 20
+_SMALLEST = 2 * _BLOCKS  # pixels; enlarged, smaller pictures depend on the filter
 _CHANGE = 40  # percent
 _ROUNDED = 2  # levels
 
@@ -60,7 +61,11 @@ def check_file(subject: Subject) -> Seen:
     read = [(record, _read_otherwise(record, subject)) for record, _ in subject.lesson.shown]
     pairs = [(record, theirs) for record, theirs in read if theirs is not None]
     if not pairs:
-        return Seen(None, expected, "none of the images is plain RGB or grey, which another reader reads alike")
+        return Seen(
+            None,
+            expected,
+            "no image is plain RGB or grey and at least 16 pixels wide, which another reader reads alike",
+        )
     views = [(record, (fixed_view(record.width, record.height, subject.resize),)) for record, _ in pairs]
     (pixels,) = iterate(subject.cache, [views], subject.image_size, workers=1)
     found = []
@@ -125,12 +130,14 @@ def _decoded(subject: Subject, pixels: Images) -> Images:
 
 
 def _read_otherwise(record: ImageRecord, subject: Subject) -> FloatArray | None:
-    """Block means of the fixed view, by Pillow alone; None of images that readers may take differently."""
+    """Block means of the fixed view, by Pillow alone; None of images that readers or filters may take differently."""
+    view = fixed_view(record.width, record.height, subject.resize)
+    if min(view.width, view.height) < _SMALLEST:
+        return None
     with Image.open(record.path) as image:
         if image.mode not in {"RGB", "L"} or "transparency" in image.info:
             return None
         upright = ImageOps.exif_transpose(image).convert("RGB")
-    view = fixed_view(record.width, record.height, subject.resize)
     return _blocks(upright.crop((view.left, view.top, view.left + view.width, view.top + view.height)))
 
 

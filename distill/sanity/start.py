@@ -59,7 +59,7 @@ def check_bias(subject: Subject) -> Seen:
     frequencies = _frequencies(lesson)
     network = subject.begun.eval()
     with torch.no_grad():
-        parts = torch.split(torch.from_numpy(subject.shown(lesson)).to(subject.device), _BATCH)  # type: ignore[no-untyped-call]
+        parts = torch.split(torch.from_numpy(subject.shown(lesson)).to(subject.device), _BATCH)
         logits = torch.cat([network(part).float() for part in parts]).movedim(1, -1).flatten(0, -2)
     said = softmax(logits.cpu().numpy()).mean(axis=0)
     even = np.full(len(names), 1 / len(names), np.float32)

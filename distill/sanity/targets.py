@@ -68,7 +68,7 @@ def check_classes(subject: Subject) -> Seen:
 
 def check_truth_and_teacher(subject: Subject) -> Seen:
     """On labelled images the teacher says what a person said more often than in shuffled order."""
-    expected = "teacher and truth agree more often than truth in shuffled order would, by two standard errors"
+    expected = "teacher and truth agree more often than truth in shuffled order would, by a standard error"
     lesson = subject.many
     chosen = lesson.truth_share > 0
     if subject.store is None:
@@ -83,7 +83,7 @@ def check_truth_and_teacher(subject: Subject) -> Seen:
     shares = [np.bincount(of, minlength=classes) / len(of) for of in (truth, teacher)]
     chance, agree = float(shares[0] @ shares[1]), float((truth == teacher).mean())
     error = (chance * (1 - chance) / images) ** 0.5  # cells of an image are no independent samples
-    bound = chance + (0.0 if subject.task.by_pixel else 2 * error)
+    bound = chance + (0.0 if subject.task.by_pixel else error)
     saw = f"{agree:.3f} of {images} labelled images, {chance:.3f} in shuffled order (standard error {error:.3f})"
     holds = agree > bound or chance > 0.98  # one class alone cannot be shuffled
     return Seen(holds, expected, saw, {"agreement": agree, "shuffled": chance, "error": error, "images": images})
