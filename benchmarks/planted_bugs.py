@@ -70,7 +70,7 @@ def _planted(folder: Path, configs: dict[str, Path]) -> int:
         fired = {result.name: result for result in results if result.status == "failed"}
         found = fired.pop(bug.check, None)
         caught += found is not None
-        saw = "**not caught**" if found is None else _cell(found.saw)
+        saw = "**not caught**" if found is None else _cell(found.saw.replace(f"{folder}/", ""))
         print(f"| {bug.name} | {bug.task} | {bug.check} | {saw} | {', '.join(fired)} |", flush=True)
     return caught
 
