@@ -26,7 +26,7 @@ _UNSURE = 0.6  # cells that the teacher is less sure of are not compared: betwee
 _UNKNOWN = 254  # value of a painted cell that is not compared
 _OFTEN, _OFTEN_BY_PIXEL = 3, 6  # images with a class before it is strange that the teacher never names it
 _LOOKED_UP = 64  # stored answers: each takes all views of its image
-_ENOUGH = 30  # labelled images to compare truth and teacher on
+_ENOUGH, _ENOUGH_MASKS = 30, 4  # labelled images to compare truth and teacher on
 
 
 def check_targets(subject: Subject) -> Seen:
