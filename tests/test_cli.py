@@ -16,6 +16,7 @@ HEAVY = {"torch", "timm", "tensorflow", "onnxruntime", "litert_torch", "sklearn"
         ("distill", ["--help"]),
         ("distill", ["run", "--help"]),
         ("distill", ["doctor", "--help"]),
+        ("distill", ["sanity", "--help"]),
         ("distill", ["labels", "--help"]),
         ("distill", ["labels", "stat", "--help"]),
         ("export", ["--help"]),

@@ -77,7 +77,7 @@ def check_truth_and_teacher(subject: Subject) -> Seen:
         chosen &= (lesson.weight > 0) & (lesson.truth.max(axis=-1) > 0.8)
     truth, teacher = lesson.truth[chosen].argmax(axis=-1), lesson.teacher[chosen].argmax(axis=-1)
     images = int((lesson.truth_share > 0).reshape(len(lesson.shown), -1).any(axis=1).sum())
-    if (subject.task.by_pixel and images < 2) or (not subject.task.by_pixel and images < _ENOUGH):
+    if images < (_ENOUGH_MASKS if subject.task.by_pixel else _ENOUGH):
         return Seen(None, expected, f"{images} labelled images among the first {len(lesson.shown)} are too few to tell")
     classes = lesson.truth.shape[-1]
     shares = [np.bincount(of, minlength=classes) / len(of) for of in (truth, teacher)]
