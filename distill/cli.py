@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from distill.core.run import Run
+    from distill.stages import Work
 
 __all__ = ["app", "main"]
 
@@ -33,6 +34,7 @@ _Set = Annotated[
 ]
 _Run = Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Left out: the latest.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_RunArgument = Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Left out: the latest.")]
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -319,6 +321,69 @@ def doctor(
     _end(work)
 
 
+@app.command("sanity")
+def sanity(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG|RUN]", help="A teacher.yaml, a recipe or a run folder. Left out: the latest run."
+        ),
+    ] = None,
+    as_json: _Json = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only what also stands before every training.")] = False,
+) -> None:
+    """Look for the classic bugs of training before it begins: what is expected, what it saw, what usually is wrong."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill import sanity_check
+        from distill.core.errors import SanityFailed
+        from distill.core.run import latest_run
+        from distill.sanity import suite
+
+        console = Console(stderr=as_json, highlight=False)
+        named = what if what is not None else str(latest_run(Path("runs")))
+        found = sanity_check.check(named, quick=quick, console=console, told=lambda name: console.print(f"  {name} …"))
+        _show(found, suite.describe(found), as_json=as_json)
+        if found["failed"]:
+            raise SanityFailed(f"{found['failed']} of {len(found['checks'])} checks failed")
+
+    _end(work)
+
+
+@app.command("look")
+def look(run: _RunArgument = None, as_json: _Json = False) -> None:
+    """Draw what the student looks at: its first layer's filters, and heat maps of its worst mistakes."""
+
+    def work() -> None:
+        from distill import looking
+
+        opened = _work(run)
+        document = looking.look(opened)
+        told = [f"{opened.run.root / 'looking'}: {len(document['mistakes'])} heat maps of mistakes"]
+        _show(document, told, as_json=as_json)
+
+    _end(work)
+
+
+@app.command("perturb")
+def perturb(
+    run: _RunArgument = None,
+    images: Annotated[int, typer.Option(min=1, help="At most this many, of the test set.")] = 200,
+    as_json: _Json = False,
+) -> None:
+    """Score teacher, student and int8 file on photos made worse: blur, noise, brightness, JPEG, crop, rotation."""
+
+    def work() -> None:
+        from distill import looking
+
+        document = looking.perturb(_work(run), images)
+        _show(document, looking.describe(document), as_json=as_json)
+
+    _end(work)
+
+
 @app.command("export", context_settings=_FORWARDED)
 def export(context: typer.Context) -> None:
     """Write TFLite or ONNX from a trained student: `distill export tflite --quantize`."""
@@ -374,6 +439,18 @@ def _open_run(run: Path | None) -> Run:
     from distill.pipeline import require_run
 
     return require_run(run if run is not None else latest_run(Path("runs")))
+
+
+def _work(run: Path | None) -> Work:
+    """A run with its config, silent but for progress on stderr."""
+    from rich.console import Console
+
+    from distill.config_file import load_config
+    from distill.core.progress import Progress
+    from distill.stages import Work
+
+    folder = _open_run(run)
+    return Work(load_config(folder.root / "config.yaml"), folder, Progress(Console(stderr=True)))
 
 
 def _answers_pixels(run: Run) -> bool:

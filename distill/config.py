@@ -390,6 +390,9 @@ class RunConfig(Settings):
     """How they are timed."""
     gates: Gates = Gates()
     """What must hold at the end."""
+    sanity: Literal["stop", "warn"] = "stop"
+    """What a failed check before the training of the student does: `distill sanity` says what is checked. warn: it is
+    said, and training begins all the same."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of everything random."""
     output: Path

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from distill.torch_predictor import Network
     from distill.train import Trained
 
-__all__ = ["Work", "baseline", "benchmark", "data", "export", "labels", "report", "student", "teacher"]
+__all__ = ["Work", "baseline", "benchmark", "build_network", "data", "export", "labels", "report", "student", "teacher"]
 
 MANIFEST = "manifest.parquet"
 LEAKS = "leaks.json"
@@ -219,8 +219,9 @@ def student(work: Work) -> dict[str, Any]:
     """Teach the student what the store says."""
     manifest, cache, config, folder = work.manifest(), work.cache(), work.config, work.run.folder("student")
     task = work.task(manifest)
-    network = _build(work, config.student, manifest)
+    network = build_network(work, config.student, manifest)
     examples, choice = work.lessons_of_teacher(manifest, task, folder, network.image_size)
+    _look_before(work, network, examples, task, manifest, cache)
     summary = _learn(work, network, examples, task.loss(config), "student", manifest, task, cache)
     _draw_what_is_fed(network, examples, manifest.classes, folder / "fed", cache)
     from distill.simple import Blind
@@ -239,7 +240,7 @@ def baseline(work: Work) -> dict[str, Any]:
     if len(classes) < 2:
         absent = f"no control: {len(known)} labelled training images of {len(classes)} classes"
         return {"absent": absent, "simple": simple}
-    network = _build(work, config.student, manifest)
+    network = build_network(work, config.student, manifest)
     examples = task.lessons_of_truth(
         known,
         work.view_plan(config.train),
@@ -263,7 +264,7 @@ def _simple(
     config, size = work.config, work.config.student.image_size
     found: dict[str, Predictor] = {"class frequencies": Frequencies(task, known, size)}
     if not task.by_pixel and len(task.classes_in(known)) > 1:
-        start = _build(work, config.student, manifest)
+        start = build_network(work, config.student, manifest)
         kind = "pretrained" if start.pretrained else "untrained"
         found[f"nearest neighbours, {kind}"] = Neighbours(start, known[:_FEATURES], cache, config.data.resize)
         probed = deepcopy(start)
@@ -319,6 +320,33 @@ def report(work: Work) -> dict[str, Any]:
     return {"broken": broken}
 
 
+def _look_before(
+    work: Work, network: Network, examples: Examples, task: Task, manifest: Manifest, cache: ImageCache
+) -> None:
+    """The quick checks of what the student starts from.
+
+    Raises:
+        SanityFailed: one failed.
+    """
+    from distill.sanity import suite
+    from distill.sanity.subject import Subject, store_in
+    from distill.train import started
+
+    config = work.config
+    if started(work.run.folder("student")):  # they passed before it began
+        return
+    validation, store = manifest.of("validation", labelled=True), store_in(work.run.folder("labels"))
+    loss, resize = task.loss(config), config.data.resize
+    subject = Subject(network, examples, loss, task, config.train, validation, cache, resize, config.seed, store)
+    results, pictures = suite.examine(subject, quick=True)
+    found = suite.document(results, quick=True, learns_from="teacher")
+    suite.keep(work.run.root, found, pictures)
+    if failed := suite.failures(found):
+        if config.sanity == "stop":
+            raise failed
+        work.progress.console.print(f"  {failed}", highlight=False, markup=False, soft_wrap=True)
+
+
 def forward(arguments: Sequence[str]) -> None:
     """Run `python -m export …`: the one way from here to the exporters.
 
@@ -332,7 +360,7 @@ def forward(arguments: Sequence[str]) -> None:
         raise UserError(f"`export {arguments[0]}` ended with exit code {code} (above)")
 
 
-def _build(work: Work, settings: Settings, manifest: Manifest) -> Any:
+def build_network(work: Work, settings: Settings, manifest: Manifest) -> Any:
     """A teacher or student; where its weights are random, they are those of the run's seed."""
     import torch
 
@@ -352,22 +380,29 @@ def _train(
     *,
     part: str = "",
 ) -> Trained:
+    from distill.strip import Strip
     from distill.train import train
 
+    validation, folder, resize = (
+        manifest.of("validation", labelled=True),
+        work.run.folder(stage),
+        work.config.data.resize,
+    )
     return train(
         network,
         examples,
-        manifest.of("validation", labelled=True),
+        validation,
         work.task(manifest),
         settings,
         loss,
-        work.run.folder(stage) / part,
+        folder / part,
         stage=f"{stage} {part}".strip(),
         seed=work.config.seed,
         cache=cache,
-        resize=work.config.data.resize,
+        resize=resize,
         metrics=MetricsLog(work.run.root / "metrics.jsonl"),
         progress=work.progress,
+        watch=Strip(folder / "strip", validation, cache, resize) if stage == "student" else None,
     )
 
 

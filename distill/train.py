@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress
 from distill.core.settings import TrainSettings
 from distill.core.task import Task
-from distill.core.types import FloatArray, ImageRecord, Images
+from distill.core.types import FloatArray, ImageRecord, Images, Predictor
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import Resize, View
 from distill.evaluate import evaluate
@@ -40,7 +40,7 @@ from distill.torch_predictor import Network, TorchPredictor
 for _part in ("fabric", "pytorch"):  # importing one imports the other; they announce each precision on stderr
     logging.getLogger(f"lightning.{_part}").setLevel(logging.WARNING)
 
-__all__ = ["Plan", "Trained", "decide", "train"]
+__all__ = ["Batch", "Plan", "Trained", "begin", "decide", "parameter_groups", "started", "train", "training_mode"]
 
 WEIGHTS = "weights.safetensors"
 _STATE = "state.pt"
@@ -88,6 +88,7 @@ def train(
     metrics: MetricsLog,
     progress: Progress,
     keep_classifier: bool = False,
+    watch: Callable[[int, Predictor], None] | None = None,
 ) -> Trained:
     """Train until the last epoch or early stopping; leave the best averaged weights in `network` and in `folder`.
 
@@ -110,6 +111,7 @@ def train(
         metrics: receives one line an epoch.
         progress: told of each batch.
         keep_classifier: start from the classifier as it is, since the network was trained before.
+        watch: called after each epoch with its number, from 1, and the averaged weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plan = decide(settings, network)
@@ -121,20 +123,11 @@ def train(
     network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = _State()
     torch.manual_seed(seed)
-    if not (folder / _STATE).exists():
-        if keep_classifier:
-            pass
-        elif plan.probe:
-            fit_probe(network, examples.fixed(_PROBE_IMAGES), validation, cache=cache, resize=resize)
-        elif not network.answers_maps:
-            # timm's initial classifier answers a MobileNetV4 of 10 classes with a loss of 6.4 instead of -log(1/10) =
-            # 2.3, and the first epochs go into undoing that. Heads of segmenters do without: started at zero, one of
-            # three classes was still never answered after 120 steps, and learnt within 20 otherwise.
-            for parameter in network.classifier().parameters():
-                nn.init.zeros_(parameter)
-    optimizer = torch.optim.AdamW(_groups(network, settings.weight_decay), lr=plan.lr, fused=True)
+    if not started(folder) and not keep_classifier:
+        begin(network, plan, examples, validation, cache=cache, resize=resize)
+    optimizer = torch.optim.AdamW(parameter_groups(network, settings.weight_decay), lr=plan.lr, fused=True)
     ema = ModelEmaV3(network, decay=settings.ema_decay, use_warmup=True)
-    if (folder / _STATE).exists():
+    if started(folder):
         state = _restore(folder, network, ema, optimizer)
     metrics.keep(stage, state.epoch)
     # tensorboardX and not torch.utils.tensorboard: the latter imports all of TensorFlow where that is installed
@@ -148,7 +141,7 @@ def train(
         count = math.ceil(len(places) / settings.batch_size)
         lessons = _Lessons(examples, np.array_split(places, count))
         total_steps, warmup = count * settings.epochs, max(1.0, settings.warmup_epochs * count)
-        _training_mode(network, frozen=plan.frozen)
+        training_mode(network, frozen=plan.frozen)
         losses: list[torch.Tensor] = []
         start = time.monotonic()
         images = iterate(cache, lessons.shown(), network.image_size, settings.workers)
@@ -158,7 +151,7 @@ def train(
                 rate = plan.lr * _schedule(step, warmup, total_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                batch = _Batch.of(lessons.next(), pixels, fabric.device)
+                batch = Batch.of(lessons.next(), pixels, fabric.device)
                 if settings.mixup > 0:
                     batch = batch.mixed(*mix(len(pixels), settings.mixup, (seed, epoch, number)))
                 value = loss(model(batch.images), Targets(*batch[1:]))
@@ -174,7 +167,10 @@ def train(
             raise UserError(
                 f"{stage}: the loss is no number any more in epoch {epoch + 1}: lower the learning rate ({plan.lr:g})"
             )
-        score, _ = evaluate(TorchPredictor(ema.module, str(fabric.device)), task, validation, cache, resize)
+        averaged = TorchPredictor(ema.module, str(fabric.device))
+        score, _ = evaluate(averaged, task, validation, cache, resize)
+        if watch is not None:
+            watch(epoch + 1, averaged)
         reached = task.main(score).value
         state.epoch = epoch + 1
         better = (reached, -score.nll) > (state.best_score, -state.best_nll)
@@ -196,6 +192,33 @@ def train(
     save_weights(network.backbone, folder / WEIGHTS)
     board.close()
     return Trained(state.epoch, state.best_epoch, state.best_score, plan.reasons)
+
+
+def started(folder: Path) -> bool:
+    """Whether a training in this folder goes on behind a checkpoint."""
+    return (folder / _STATE).exists()
+
+
+def begin(
+    network: Network,
+    plan: Plan,
+    examples: Examples,
+    validation: Sequence[ImageRecord],
+    *,
+    cache: ImageCache,
+    resize: Resize,
+) -> None:
+    """Set the last layer to what training begins with: a linear probe, zero, or, of segmenters, what it was built with.
+
+    timm's initial classifier answers a MobileNetV4 of 10 classes with a loss of 6.4 instead of -log(1/10) = 2.3, and
+    the first epochs go into undoing that. Heads of segmenters do without: started at zero, one of three classes was
+    still never answered after 120 steps, and learnt within 20 otherwise.
+    """
+    if plan.probe:
+        fit_probe(network, examples.fixed(_PROBE_IMAGES), validation, cache=cache, resize=resize)
+    elif not network.answers_maps:
+        for parameter in network.classifier().parameters():
+            nn.init.zeros_(parameter)
 
 
 class _Lessons:
@@ -222,7 +245,7 @@ class _Lessons:
         return self._waiting.popleft()
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
     """A lesson on the device; images uint8 [N, H, W, 3]."""
 
     images: torch.Tensor
@@ -232,10 +255,10 @@ class _Batch(NamedTuple):
     weight: torch.Tensor
 
     @classmethod
-    def of(cls, lesson: Lesson, pixels: Images, device: torch.device) -> _Batch:
+    def of(cls, lesson: Lesson, pixels: Images, device: torch.device) -> Batch:
         return cls(*(torch.from_numpy(values).to(device) for values in (pixels, *lesson[1:])))
 
-    def mixed(self, partners: npt.NDArray[np.int64], share: FloatArray) -> _Batch:
+    def mixed(self, partners: npt.NDArray[np.int64], share: FloatArray) -> Batch:
         """Each image laid over its partner; what is to be answered is mixed likewise from both answers."""
         other, own = torch.from_numpy(partners).to(self.images.device), torch.from_numpy(share).to(self.images.device)
 
@@ -285,8 +308,8 @@ def decide(settings: TrainSettings, network: Network) -> Plan:
     )
 
 
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Biases and norm parameters (one dimension) are not decayed."""
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """What the optimizer is given. Biases and norm parameters (one dimension) are not decayed."""
     decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -299,8 +322,8 @@ def _schedule(step: int, warmup: float, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
 
 
-def _training_mode(network: Network, *, frozen: bool) -> None:
-    """Statistics of a head that starts from random weights are never frozen: there are none."""
+def training_mode(network: Network, *, frozen: bool) -> None:
+    """Training mode; statistics of a head that starts from random weights are never frozen: there are none."""
     network.train()
     if frozen:
         for module in (network.trained_part() if network.pretrained else network).modules():

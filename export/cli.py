@@ -255,6 +255,22 @@ def verify(
     _end(work)
 
 
+@app.command("perturb", hidden=True)
+def perturb(
+    run: _RunOption = None,
+    file: Annotated[str, typer.Option(metavar="NAME", help="Which file.")] = "tflite-int8",
+    images: Annotated[int, typer.Option(min=1, help="At most this many.")] = 200,
+) -> None:
+    """Score a file on perturbed photos; asked for by `distill perturb`."""
+
+    def work() -> None:
+        from export.perturb import perturb as score
+
+        score(_open(run), file, images, _progress())
+
+    _end(work)
+
+
 @app.command("bench")
 def bench(
     run: _RunOption = None,

@@ -17,6 +17,7 @@ HEAVY = {"torch", "timm", "tensorflow", "onnxruntime", "litert_torch", "sklearn"
         ("distill", ["run", "--help"]),
         ("distill", ["audit", "--help"]),
         ("distill", ["doctor", "--help"]),
+        ("distill", ["sanity", "--help"]),
         ("distill", ["labels", "--help"]),
         ("distill", ["labels", "stat", "--help"]),
         ("export", ["--help"]),

@@ -11,6 +11,7 @@ DistillError
 ├── StoreError           2  a label store that is damaged or stale
 ├── AuditFailed          3  the images have something that makes scores or truth wrong
 ├── ArtifactError        3  an exported file that did not answer right
+├── SanityFailed         3  a check of what training starts from failed
 └── GateFailed           3  the run finished, a promise in `gates:` does not hold
 """
 
@@ -30,6 +31,7 @@ __all__ = [
     "GateFailed",
     "Problem",
     "RunFolderError",
+    "SanityFailed",
     "StoreError",
     "TeacherError",
     "UserError",
@@ -110,6 +112,12 @@ class ArtifactError(DistillError):
 
 class AuditFailed(DistillError):  # noqa: N818 - not an error of the audit
     """The audit is written, and found that scores or truth are wrong."""
+
+    exit_code = 3
+
+
+class SanityFailed(DistillError):  # noqa: N818 - the check did its work
+    """What a training would start from has one of the classic bugs."""
 
     exit_code = 3
 

@@ -24,7 +24,7 @@ from distill.probe import fit_probe
 from distill.students.timm import Config, build
 from distill.tasks.classification import Classification
 from distill.torch_predictor import Network, TorchPredictor
-from distill.train import _Batch, train
+from distill.train import Batch, train
 from tests.workplace import Workplace
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, ema_decay=0.9, warmup_epochs=1, lr=1e-3)
@@ -141,7 +141,7 @@ def test_a_mixed_batch_shows_and_asks_the_same_mixture(manifest: Manifest) -> No
     lesson = lesson._replace(teacher=teacher, truth_share=np.linspace(0, 1, 6, dtype=np.float32))
     pixels = rng.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
     partners, share = mix(6, 0.4, (0,))
-    mixed = _Batch.of(lesson, pixels, torch.device("cpu")).mixed(partners, share)
+    mixed = Batch.of(lesson, pixels, torch.device("cpu")).mixed(partners, share)
     for n in range(6):
         own, other = share[n], 1 - share[n]
         expected = np.round(pixels[n] * own + pixels[partners[n]] * other)
