@@ -31,7 +31,8 @@ from distill.core.task import Score, Task
 from distill.core.types import ImageRecord, Predictor
 from distill.data import sources
 from distill.data.batches import ImageCache
-from distill.data.manifest import Manifest, check, scan
+from distill.data.corrections import Corrections
+from distill.data.manifest import Manifest, check, reviewed, scan
 from distill.data.views import ViewPlan
 from distill.labels.leaks import find_leaks
 from distill.labels.shards import facts_of
@@ -98,18 +99,23 @@ class Work:
         return ImageCache(self.config.data.max_megapixels)
 
 
-def data(work: Work, candidates: Sequence[sources.Candidate], known: Manifest | None) -> dict[str, Any]:
+def data(
+    work: Work, candidates: Sequence[sources.Candidate], known: Manifest | None, corrections: Corrections
+) -> dict[str, Any]:
     """Read every image; say which split it is in or why it was left out."""
     module = plugins.load("tasks", work.config.task)
     by_pixel = module.build(module.Config(), ()).by_pixel
     masks = work.run.folder("data") / "masks" if by_pixel else None
-    manifest = scan(candidates, work.config.data, known, work.progress, masks)
+    manifest = scan(candidates, work.config.data, known, work.progress, masks, corrections)
     held_out = manifest.of("validation") + manifest.of("test")
     leaks = find_leaks(manifest.of("train"), held_out, work.cache(), work.progress)
     manifest = manifest.without({leak.image: f"shows what a {leak.split} image shows: {leak.of}" for leak in leaks})
     check(manifest)  # all of a pool may be copies
     manifest.save(work.run.folder("data") / MANIFEST)
-    return {**manifest.counts(), "digest": manifest.digest(), "truth_digest": manifest.digest(truth_only=True)}
+    counts = manifest.counts()
+    if corrections.answers:
+        counts |= {"reviewed": reviewed(manifest, candidates, corrections)}
+    return {**counts, "digest": manifest.digest(), "truth_digest": manifest.digest(truth_only=True)}
 
 
 def teacher(work: Work) -> dict[str, Any]:

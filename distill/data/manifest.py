@@ -15,16 +15,18 @@ from distill.core.files import digest_of, replacing, sha256_of
 from distill.core.progress import Progress
 from distill.core.types import SPLITS, ImageRecord, Split
 from distill.data.candidate import Candidate, MaskSource
+from distill.data.corrections import Corrections
 from distill.data.decode import DecodeError, decode
-from distill.data.masks import Wanted, write_masks
+from distill.data.masks import Wanted, kept_mask, write_masks
 from distill.data.views import LARGEST_SIDE
 
-__all__ = ["Entry", "Manifest", "check", "scan"]
+__all__ = ["Entry", "Manifest", "check", "reviewed", "scan"]
 
 # Of two copies of one image the more precious use wins: a test image must never be trained on.
 _PRIORITY = {"test": 0, "validation": 1, "labeled": 2, "unlabeled": 3}
 _OF_CANDIDATE = ("path", "origin", "label", "hidden", "group", "bytes", "mtime_ns")
 _OTHER_MASKS = "copies with different masks"
+_REJECTED = "rejected in a review"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,7 @@ def scan(
     known: Manifest | None,
     progress: Progress,
     masks: Path | None = None,
+    corrections: Corrections | None = None,
 ) -> Manifest:
     """Hash and decode every file once, write every mask, and decide each file's fate.
 
@@ -204,6 +207,7 @@ def scan(
         progress: told of each file.
         masks: folder that masks are written to, named masks beside the manifest; None where the truth is a class an
             image.
+        corrections: what people said of images, in place of what was found; by what an image holds, whatever its name.
 
     Raises:
         DataError: too few classes, a class only in test, a split without images, masks that cannot be used.
@@ -234,11 +238,14 @@ def scan(
         for entry in pool.map(read, candidates):
             entries.append(entry)
             task.advance(1)
+    corrections = corrections or Corrections(Path(), {})
     if masks is None:
+        entries = [_corrected(e, corrections) for e in entries]
         entries = _assign(_drop_copies(entries), settings)
         classes: Sequence[str] = _classes(entries, settings)
     else:
         classes, entries = _with_masks(entries, settings, masks, progress)
+        entries = [_corrected(e, corrections, masks, classes) for e in entries]
         entries = _assign(_drop_copies(entries), settings)
         if settings.classes is None:
             _learnable(classes, entries)
@@ -264,6 +271,48 @@ def _with_masks(
         key, pixels = ("", ()) if source is None else next(following)
         found.append(replace(entry, mask=key, pixels=pixels))
     return classes, found
+
+
+def _corrected(entry: Entry, corrections: Corrections, masks: Path | None = None, classes: Sequence[str] = ()) -> Entry:
+    """What a person said of an image in a review, in place of what was found. It stays in the split that it was in."""
+    answer = corrections.answers.get(entry.id)
+    if answer is None or entry.reason:
+        return entry
+    if answer.action == "reject":
+        return replace(entry, reason=_REJECTED)
+    if (answer.action == "mask") != (masks is not None):
+        kind = "a mask" if answer.action == "mask" else "a class"
+        raise DataError(f"{corrections.folder}: a person gave {entry.candidate.path} {kind}, but the task is another")
+    if masks is None:
+        return replace(entry, candidate=replace(entry.candidate, label=answer.label, hidden=False))
+    mask = corrections.mask(answer, classes)
+    if mask.shape != (entry.height, entry.width):
+        raise DataError(
+            f"{corrections.folder}: a mask of {mask.shape[1]}x{mask.shape[0]} pixels for {entry.candidate.path},"
+            f" which has {entry.width}x{entry.height}"
+        )
+    key, pixels = kept_mask(mask, masks, len(classes))
+    return replace(entry, candidate=replace(entry.candidate, hidden=False), mask=key, pixels=pixels)
+
+
+def reviewed(manifest: Manifest, candidates: Iterable[Candidate], corrections: Corrections) -> dict[str, int]:
+    """How many images got truth by a review that had none, kept theirs, got another, were left out, or are not here."""
+    before = {c.path: c for c in candidates}
+    counts = dict.fromkeys(("new", "confirmed", "changed", "left_out", "elsewhere"), 0)
+    for entry in manifest.entries:
+        answer = corrections.answers.get(entry.id)
+        if answer is None or (entry.split is None and entry.reason != _REJECTED):
+            continue
+        found = before[entry.candidate.path]
+        if answer.action == "reject":
+            counts["left_out"] += 1
+        elif not found.labelled:
+            counts["new"] += 1
+        else:
+            same = answer.label == found.label if manifest.masks is None else answer.confirmed
+            counts["confirmed" if same else "changed"] += 1
+    counts["elsewhere"] = len(corrections.answers) - sum(counts.values())
+    return counts
 
 
 def _learnable(classes: Sequence[str], entries: Sequence[Entry]) -> None:
