@@ -41,8 +41,8 @@ def mask_of_runs(runs: Any, width: int, height: int, classes: int) -> _Mask:
     """
     if not isinstance(runs, list) or len(runs) % 2 or len(runs) > 2 * width * height:
         raise ValueError("a mask has pairs of a value and a length")
-    if not all(type(number) is int and 0 <= number <= width * height for number in runs):
-        raise ValueError("a mask has whole numbers, none larger than its pixels")
+    if not all(type(number) is int and 0 <= number <= max(IGNORED, width * height) for number in runs):
+        raise ValueError("a mask has whole numbers, lengths none larger than its pixels")
     pairs = np.array(runs, np.int64).reshape(-1, 2)
     if int(pairs[:, 1].sum()) != width * height:
         raise ValueError(f"a mask has {int(pairs[:, 1].sum())} pixels, expected {width}x{height}")

@@ -88,7 +88,7 @@ def sorted_run(tmp_path: Path) -> Callable[..., Run]:
 
 @pytest.fixture
 def masked_run(tmp_path: Path) -> Run:
-    """A run of five unlabelled and two labelled scenes of 40x30 pixels, whose teacher saw a square wherever one is not."""
+    """A run of five unlabelled and two labelled scenes of 40x30 pixels, whose teacher saw one square in all of them."""
     rng = np.random.default_rng(6)
     for part, count in {"unlabeled": 5, "labeled": 2, "validation": 2}.items():
         labelled = part != "unlabeled"
