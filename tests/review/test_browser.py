@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from distill.core.run import Run
 from distill.data.corrections import read_journal
@@ -248,3 +251,52 @@ def test_masks_are_corrected_and_become_truth_to_the_pixel(masked_run: Run, brow
         np.testing.assert_array_equal(found[image], mask)
     assert {e.id: e.reason for e in manifest.left_out} == {images[4]: "rejected in a review"}
     assert run.summary("data")["reviewed"] == {"new": 4, "confirmed": 0, "changed": 0, "left_out": 1, "elsewhere": 0}
+
+
+DOCS = os.environ.get("REVIEW_DOCS", "")
+"""CLASSIFIER:SEGMENTER, two run folders: screenshots are made of these and written to docs/images."""
+
+
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+@pytest.mark.parametrize("kind", ["labels", "masks"])
+def test_nothing_is_wider_than_the_screen(
+    kind: str, width: int, request: pytest.FixtureRequest, browser: Any, tmp_path: Path
+) -> None:
+    pixels = kind == "masks"
+    if DOCS:
+        run = Run(Path(DOCS.split(":")[pixels]))
+    else:
+        run = request.getfixturevalue("masked_run") if pixels else request.getfixturevalue("sorted_run")()
+    shape = {"viewport": {"width": width, "height": 844 if width < 500 else 760}, "has_touch": width < 500}
+    scheme = "dark" if pixels == (width > 500) else "light"
+    with serving(of_run(run)) as server, opened(browser, server.url, color_scheme=scheme, **shape) as page:
+        page.wait_for_selector("body[data-image]:not([data-image=''])")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        for button in page.locator("#panel button:visible").all():
+            box = button.bounding_box()
+            assert box is not None and box["height"] >= 44  # what a finger needs
+            assert button.get_attribute("aria-label") or button.inner_text().strip()
+        assert page.locator("#photo img").get_attribute("alt")
+        for _ in range(3 if pixels else 8):
+            page.wait_for_selector("body[data-image]:not([data-image=''])")
+            page.keyboard.press("Space")
+        page.wait_for_selector("body[data-unsaved='0']")
+        page.wait_for_selector("body[data-image]:not([data-image=''])")
+        if pixels:
+            page.keyboard.press("3")
+            box = page.locator("#mask").bounding_box()
+            assert box is not None
+            page.mouse.move(box["x"] + box["width"] * 0.62, box["y"] + box["height"] * 0.6)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.58, steps=5)
+            page.mouse.up()
+        folder = Path(__file__).parents[2] / "docs/images" if DOCS else tmp_path
+        path = folder / f"review-{kind}-{'desktop' if width > 500 else 'phone'}.png"
+        page.screenshot(path=path)
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("L")).std() > 10
+            colors = picture.convert("RGB")
+            dither = Image.Dither.NONE if pixels else Image.Dither.FLOYDSTEINBERG  # of flat colours, and of a photo
+            colors.quantize(palette=colors.quantize(256), dither=dither).save(path, optimize=True)
+        if DOCS:
+            shutil.rmtree(run.root / "review")

@@ -174,7 +174,7 @@ function answer(action, more, words) {
 }
 
 function undo() {
-  if (ready(current()) && drawing?.back()) return;
+  if (ready(current()) && drawing?.back()) { marked(); return; }
   const last = past.pop();
   if (!last) {
     put({ undo: "" });
@@ -205,10 +205,12 @@ function confirmed() {
   }
   const item = current();
   if (!ready(item)) return;
-  if (drawing.points.length) { drawing.close(); return; }
-  const changed = drawing.edited || item.mask.drawn || item.done || item.answer;
+  if (drawing.points.length) { drawing.close(); marked(); return; }
+  const changed = corrected(item);
   answer("mask", changed ? { runs: drawing.runs() } : {}, changed ? "Corrected mask" : "Mask accepted");
 }
+
+const corrected = (item) => Boolean(drawing.edited || item.mask.drawn || item.done || item.answer);
 
 function choose(place) {
   if (about.by_pixel) {
@@ -283,7 +285,7 @@ function marked() {
     button.querySelector(".share").textContent = share === undefined ? "" : percent(share);
     button.querySelector(".level").style.width = share === undefined ? "0" : percent(share).replace(" ", "");
   });
-  const confirm = about.by_pixel ? "Accept mask" : item?.suggestion ? `Confirm ${item.suggestion}` : "Confirm";
+  const confirm = about.by_pixel ? (ready(item) && corrected(item) ? "Save corrected mask" : "Accept mask") : item?.suggestion ? `Confirm ${item.suggestion}` : "Confirm";
   $("confirm").querySelector(".name").textContent = confirm;
   $("confirm").disabled = !about.by_pixel && !item?.suggestion;
   if (!about.by_pixel) return;
@@ -311,7 +313,7 @@ const actions = {
     const on = $("mask").classList.toggle("off");
     document.querySelector("[data-do=veil]").setAttribute("aria-pressed", !on);
   },
-  reset: () => drawing.reset(),
+  reset: () => { drawing.reset(); marked(); },
 };
 
 // Hands
@@ -364,6 +366,7 @@ function hands(canvas) {
       drawing.stroke(point, point);
       from = point;
     }
+    marked();
   });
   canvas.addEventListener("pointermove", (event) => {
     if (from) {
