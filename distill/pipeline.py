@@ -236,11 +236,12 @@ class _Steps:
                 teacher = {
                     k: v for k, v in _values(c.teacher).items() if k not in {"batch_size", "precision"}
                 }  # of labelling
-                depends = {"teacher": teacher, "truth": self._data("truth_digest"), "view": self._view()}
+                truth = self._data("truth_digest") if _is_fitted(c.teacher) else self._asked("truth_digest")
+                depends = {"teacher": teacher, "truth": truth, "view": self._view()}
             case "labels":
                 depends = {
                     "labels": _values(c.labels),
-                    "data": self._data("digest"),
+                    "data": self._asked("digest"),
                 }
                 if not self._task.by_pixel:
                     depends |= {"crop": [c.train.min_crop, c.train.color], "view": self._view()}
@@ -256,6 +257,8 @@ class _Steps:
                     "view": self._view(),
                     "labels": self.fingerprints["labels"],
                 }
+                if self._data("digest") != self._asked("digest"):  # it learns from what a review said
+                    depends |= {"data": self._data("digest")}
             case "baseline":
                 depends = {"student": _values(c.student), "train": _values(c.train), "view": self._view()}
                 depends |= {"truth": self._data("truth_digest"), "images": self._data("images")}
@@ -275,6 +278,10 @@ class _Steps:
         summary = self._run.summary("data")
         return summary["train_labelled"] + summary["train_unlabelled"] if key == "images" else summary[key]
 
+    def _asked(self, key: str) -> Any:
+        """A digest without what a review said of training images: for a teacher who never sees that."""
+        return self._run.summary("data").get(f"asked_{key}", self._data(key))
+
 
 def _values(settings: BaseModel) -> dict[str, Any]:
     """Settings as JSON; the files they name count by content, user code by its source, thread counts not at all."""
@@ -293,6 +300,13 @@ def _values(settings: BaseModel) -> dict[str, Any]:
 def _corrections(config: RunConfig) -> Corrections:
     """What people said in reviews: in the journal that the config names, else in the run's own."""
     return Corrections.read(config.data.corrections or config.output / FOLDER / JOURNAL)
+
+
+def _is_fitted(teacher: TeacherSettings) -> bool:
+    """Whether it, or a member of an ensemble, learns from training images."""
+    lists = [getattr(teacher, name) for name in type(teacher).model_fields if name != "classes"]
+    members = [one for each in lists if isinstance(each, list) for one in each if isinstance(one, TeacherSettings)]
+    return any(one.fit is not None for one in (teacher, *members))
 
 
 def _known_images(folder: Run) -> Manifest | None:

@@ -114,7 +114,9 @@ def data(
     manifest.save(work.run.folder("data") / MANIFEST)
     counts = manifest.counts()
     if corrections.answers:
-        counts |= {"reviewed": reviewed(manifest, candidates, corrections)}
+        asked = manifest.as_asked()
+        counts |= {"reviewed": reviewed(manifest, corrections)}
+        counts |= {"asked_digest": asked.digest(), "asked_truth_digest": asked.digest(truth_only=True)}
     return {**counts, "digest": manifest.digest(), "truth_digest": manifest.digest(truth_only=True)}
 
 

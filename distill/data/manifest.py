@@ -42,6 +42,7 @@ class Entry:
         reason: why it was left out; empty if used.
         mask: name of the mask that was made of its truth, without ending; empty if there is none.
         pixels: of this mask, by class.
+        before: the same without what a person said in a review; None where nobody said anything. It is not saved.
     """
 
     candidate: Candidate
@@ -52,6 +53,7 @@ class Entry:
     reason: str
     mask: str = ""
     pixels: tuple[int, ...] = ()
+    before: Entry | None = None
 
     @property
     def hidden(self) -> bool:
@@ -100,6 +102,17 @@ class Manifest:
         """Leave out more images, given by id, each for its reason."""
         entries = [
             replace(e, split=None, reason=reasons[e.id]) if e.split and e.id in reasons else e for e in self.entries
+        ]
+        return Manifest(entries, self.classes, self.masks)
+
+    def as_asked(self) -> Manifest:
+        """The same images, those of training with the truth that they had before a review.
+
+        A teacher that is not fitted answers these alike, so nothing has to be asked again.
+        """
+        entries = [
+            replace(e, candidate=e.before.candidate, mask=e.before.mask) if e.before and e.split == "train" else e
+            for e in self.entries
         ]
         return Manifest(entries, self.classes, self.masks)
 
@@ -284,7 +297,7 @@ def _corrected(entry: Entry, corrections: Corrections, masks: Path | None = None
         kind = "a mask" if answer.action == "mask" else "a class"
         raise DataError(f"{corrections.folder}: a person gave {entry.candidate.path} {kind}, but the task is another")
     if masks is None:
-        return replace(entry, candidate=replace(entry.candidate, label=answer.label, hidden=False))
+        return replace(entry, candidate=replace(entry.candidate, label=answer.label, hidden=False), before=entry)
     mask = corrections.mask(answer, classes)
     if mask.shape != (entry.height, entry.width):
         raise DataError(
@@ -292,24 +305,23 @@ def _corrected(entry: Entry, corrections: Corrections, masks: Path | None = None
             f" which has {entry.width}x{entry.height}"
         )
     key, pixels = kept_mask(mask, masks, len(classes))
-    return replace(entry, candidate=replace(entry.candidate, hidden=False), mask=key, pixels=pixels)
+    known = replace(entry.candidate, hidden=False)
+    return replace(entry, candidate=known, mask=key, pixels=pixels, before=entry)
 
 
-def reviewed(manifest: Manifest, candidates: Iterable[Candidate], corrections: Corrections) -> dict[str, int]:
+def reviewed(manifest: Manifest, corrections: Corrections) -> dict[str, int]:
     """How many images got truth by a review that had none, kept theirs, got another, were left out, or are not here."""
-    before = {c.path: c for c in candidates}
     counts = dict.fromkeys(("new", "confirmed", "changed", "left_out", "elsewhere"), 0)
     for entry in manifest.entries:
-        answer = corrections.answers.get(entry.id)
-        if answer is None or (entry.split is None and entry.reason != _REJECTED):
-            continue
-        found = before[entry.candidate.path]
-        if answer.action == "reject":
+        before = entry.before
+        if entry.reason == _REJECTED:
             counts["left_out"] += 1
-        elif not found.labelled:
+        elif before is None or entry.split is None:
+            continue
+        elif before.hidden or (before.candidate.label is None and not before.mask):
             counts["new"] += 1
         else:
-            same = answer.label == found.label if manifest.masks is None else answer.confirmed
+            same = (before.candidate.label, before.mask) == (entry.candidate.label, entry.mask)
             counts["confirmed" if same else "changed"] += 1
     counts["elsewhere"] = len(corrections.answers) - sum(counts.values())
     return counts

@@ -68,6 +68,7 @@ class Server(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64  # a browser opens six connections, and several people may begin at once
     allow_reuse_address = True
 
     def __init__(self, desk: Desk, port: int, user: str) -> None:

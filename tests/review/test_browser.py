@@ -19,6 +19,7 @@ from distill.core.run import Run
 from distill.data.corrections import read_journal
 from distill.data.manifest import Manifest
 from distill.data.mask_file import read_mask
+from distill.review import command
 from distill.review.subject import of_folder, of_run
 from tests.review.conftest import NAMES, SHOWN, answer_images, colour_of, opened, read_data, serving, started
 
@@ -68,6 +69,8 @@ def test_300_images_by_keyboard_and_none_is_lost_by_a_kill(sorted_run: Callable[
         assert page.locator("#done").inner_text() == "All images are answered."
         page.wait_for_selector("body[data-unsaved='0']")
         assert page.locator("#counts").inner_text() == "300 of 300"
+    (person,) = command.summary(of_run(run))["people"]
+    print(f"{person['answers_a_minute']:.0f} answers a minute")
     after = read_journal(journal)
     assert {image: answer.label for image, answer in after.truth().items()} == right
     assert acknowledged <= {answer.key for answer in after.answers.values()}

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from distill.core.errors import DataError
+from distill import pipeline
+from distill.config_file import load_config
+from distill.core.errors import DataError, StoreError, UserError
 from distill.core.run import Run
 from distill.data.manifest import Manifest
 from distill.review import command
@@ -117,12 +120,19 @@ def test_mistakes_are_said(sorted_run: Callable[..., Run], tmp_path: Path) -> No
     run = sorted_run()
     photos = tmp_path / "unlabeled"
     assert "is no run: sort its photos by --classes NAME,NAME,…" in _review(photos, expect=2)
-    assert "found cat" in _review(photos, "--classes", "cat", expect=2)
-    assert "--classes: a run has its own classes" in _review(run.root, "--classes", "a,b", expect=2)
-    assert "found no folder" in _review(tmp_path / "nowhere", "--classes", "a,b", expect=2)
-    assert "--user: a name has 1 to 40 letters" in _review(run.root, "--user", "a" * 41, expect=2)
+    for path, classes, message in (
+        (photos, ["cat"], "at least two different names; found cat"),
+        (photos, ["cat", "cat"], "at least two different names; found cat, cat"),
+        (run.root, ["a", "b"], "--classes: a run has its own classes"),
+        (tmp_path / "nowhere", ["a", "b"], "found no folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            command.open_subject(path, "all", classes)
+    with pytest.raises(UserError, match="--user: a name has 1 to 40 letters"):
+        command.import_from(of_run(run), tmp_path / "x.csv", "csv", "a" * 41)
     shutil.rmtree(run.folder("labels"))
-    assert "no finished label store" in _review(run.root, expect=2)
+    with pytest.raises(StoreError, match="no finished label store"):
+        command.open_subject(run.root, "all", [])
 
 
 def test_the_summary_says_how_far_people_agree(sorted_run: Callable[..., Run]) -> None:
@@ -139,3 +149,47 @@ def test_the_summary_says_how_far_people_agree(sorted_run: Callable[..., Run]) -
     assert pair["equal"] == pytest.approx(5 / 6) and pair["kappa"] == pytest.approx((5 / 6 - 1 / 2) / (1 / 2))
     lines = list(command.describe(document))
     assert "ann and bob agree on 83.3 % of 6, Cohen's kappa 0.667" in lines
+
+
+BY_COLOUR = '''
+"""Answers by the nearest of three mean colours."""
+import numpy as np
+
+COLOURS = np.array([(40, 160, 60), (180, 50, 40), (120, 60, 170)])
+
+
+def answer(images):
+    means = images.mean(axis=(1, 2))
+    return -np.abs(means[:, None] - COLOURS).sum(axis=-1).astype(np.float32) / 20
+'''
+
+
+def test_a_teacher_that_is_not_fitted_is_not_asked_again(
+    sorted_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = sorted_run().root.parent
+    (root / "by_colour.py").write_text(BY_COLOUR)
+    text = (root / "teacher.yaml").read_text().splitlines()
+    text[1] = "teacher: {python: 'by_colour:answer', image_size: 32}\nlabels: {views: 1}"
+    (root / "asked.yaml").write_text("\n".join(text) + "\n")
+    monkeypatch.syspath_prepend(root)
+    config = load_config(root / "asked.yaml", [f"output={root / 'asked'}"])
+    run = Run(pipeline.run(config, Console(quiet=True), until="labels"))
+
+    def done_again() -> list[str]:
+        """Stages that work is done in."""
+        stamps = {name: (run.folder(name) / "stage.json").stat().st_mtime_ns for name in ("data", "teacher", "labels")}
+        pipeline.run(config, Console(quiet=True), until="labels")
+        return [name for name, stamp in stamps.items() if (run.folder(name) / "stage.json").stat().st_mtime_ns > stamp]
+
+    assert done_again() == []
+    subject = of_run(run)
+    image = next(i for i, item in subject.items.items() if not item.record.labelled)
+    answer(subject, {image: "violet"})
+    assert pipeline.plan(config)[0][0].why == "its inputs changed"
+    assert done_again() == ["data"]
+    assert of_run(run).items[image].record.label == "violet"
+    rejected = next(i for i in subject.items if i != image)
+    answer(subject, {rejected: "reject"})
+    assert "labels" in done_again()  # the store is about one image less
+    assert rejected not in of_run(run).items

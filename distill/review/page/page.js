@@ -322,6 +322,7 @@ function keyboard(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open || event.target.matches("input")) return;
   const button = event.target.closest("button");
   const key = event.key === " " ? "Space" : event.key === "ArrowLeft" ? "←" : event.key === "ArrowRight" ? "→" : event.key;
+  if (event.repeat && !["←", "→", "[", "]"].includes(key)) { event.preventDefault(); return; } // a key that is held down says it once
   if (button && (key === "Space" || key === "Enter")) return; // it presses the button
   if (key === "?") { $("keys").showModal(); return; }
   const lower = key.length === 1 ? key.toLowerCase() : key === "Enter" ? "Space" : key;
