@@ -162,7 +162,9 @@ def of_folder(folder: Path, classes: Sequence[str]) -> Subject:
             return None
 
     with ThreadPoolExecutor() as pool:
-        records = {r.id: r for r in pool.map(read, walk(folder.resolve())) if r is not None}
+        found = [record for record in pool.map(read, walk(folder.resolve())) if record is not None]
+    records = {record.id: record for record in reversed(found)}  # the first of several copies
+    records = {record.id: records[record.id] for record in found}
     if not records:
         raise DataError(f"found no image that can be read in {folder}")
     items = {id_: Item(record) for id_, record in records.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,6 +134,19 @@ def test_mistakes_are_said(sorted_run: Callable[..., Run], tmp_path: Path) -> No
     shutil.rmtree(run.folder("labels"))
     with pytest.raises(StoreError, match="no finished label store"):
         command.open_subject(run.root, "all", [])
+
+
+def test_ctrl_c_ends_it_well(tmp_path: Path, save_image: Callable[..., Path]) -> None:
+    save_image(tmp_path / "photos/1.png")
+    process = Workplace(tmp_path).start("review", "photos", "--classes", "cat,dog", "--no-browser")
+    assert process.stdout is not None
+    said = [process.stdout.readline() for _ in range(4)]
+    assert said[0] == "0 of 1 images are answered; answers are saved in\n"
+    assert said[1] == f"{tmp_path}/photos/.distill-review/journal.jsonl\n"
+    assert said[2].startswith("open http://127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=20)
+    assert (process.returncode, rest) == (0, "0 of 1 images are answered; the same command goes on\n")
 
 
 def test_the_summary_says_how_far_people_agree(sorted_run: Callable[..., Run]) -> None:
