@@ -70,26 +70,26 @@ class Desk:
         for answer in journal.log.answers.values():
             self._of.setdefault(answer.image, []).append(answer.number)
 
-    def next(self, client: str, user: str, count: int, held: Sequence[str]) -> dict[str, Any]:
+    def next(
+        self, client: str, user: str, count: int, held: Sequence[str], skipped: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Images for a page.
 
         Args:
             client: one page in one browser.
             user: who sits before it.
             count: images wanted.
-            held: images that the page has already.
+            held: images that the page has already; others that it was given are free again.
+            skipped: images that it does not want again.
 
         Raises:
             Refused: a name that is none.
         """
         name_of(user)
         with self._lock:
-            now, mine = self._clock(), set(held)
-            self._leases = {
-                image: (client, now + _LEASE) if who == client and image in mine else (who, until)
-                for image, (who, until) in self._leases.items()
-                if until > now
-            }
+            now, mine = self._clock(), {*held, *skipped}
+            others = {i: lease for i, lease in self._leases.items() if lease[0] != client and lease[1] > now}
+            self._leases = {image: (client, now + _LEASE) for image in held if image in self.subject.items} | others
             fresh, passed, elsewhere = list[Item](), list[Item](), 0
             wanted = max(0, min(count, _MOST))
             for image, item in self.subject.items.items():

@@ -49,6 +49,7 @@ _POLICY: Final = (
 )
 _LONGEST_SIDE: Final = 1600  # pixels of a picture that is shown
 _EXACT_SIDE: Final = 512  # up to here pictures are sent as they are
+_MOST_NAMED: Final = 1000  # images that a page says it has
 _PATIENCE: Final = 30  # seconds for one request
 _KEYS: Final = "123456789acdghjklmnoqstwy"
 """Of classes, in their order; the page needs the other letters."""
@@ -118,7 +119,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return cast(Server, self.server)
 
     def do_GET(self) -> None:
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError:  # such as //[
+            self._json(400, {"error": "expected an address"})
+            return
         if not self._is_this_machine() or not self._has_token(address.query):
             return
         path, desk = address.path, self._server.desk
@@ -172,10 +177,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._json(500, {"error": str(error)})
 
     def _next(self, body: dict[str, Any]) -> dict[str, Any]:
-        client, user, count, held = (body.get(key) for key in ("client", "user", "count", "held"))
-        if not isinstance(client, str) or not isinstance(count, int) or not isinstance(held, list) or len(held) > 1000:
-            raise Refused("expected client, user, count and held")
-        return self._server.desk.next(client[:64], cast(str, user), count, [str(image) for image in held])
+        client, user, count = (body.get(key) for key in ("client", "user", "count"))
+        lists = [body.get(key, []) for key in ("held", "skipped")]
+        if not isinstance(client, str) or not isinstance(count, int):
+            raise Refused("expected client, user and count")
+        if not all(isinstance(each, list) and len(each) <= _MOST_NAMED for each in lists):
+            raise Refused(f"expected held and skipped, each of at most {_MOST_NAMED} images")
+        held, skipped = ([str(image) for image in each] for each in lists)
+        return self._server.desk.next(client[:64], cast(str, user), count, held, skipped)
 
     def _answers(self, body: dict[str, Any]) -> dict[str, Any]:
         user, entries = body.get("user"), body.get("entries")

@@ -157,6 +157,9 @@ def test_people_at_once_get_different_images_and_leases_end(photos_to_sort: Subj
     desk.next("one", "ann", 0, mine)  # still here
     now[0] = 301
     assert [each["image"] for each in desk.next("three", "cid", 9, [])["items"]] == others
+    desk.next("one", "ann", 0, mine)
+    desk.next("three", "cid", 0, others[1:], others[:1])  # it lets go of one
+    assert [each["image"] for each in desk.next("two", "bob", 9, [])["items"]] == others[:1]
     everyone = Desk(subject, journal, everyone=True)
     for user in ("ann", "bob"):
         assert [each["image"] for each in everyone.next(user, user, 9, [])["items"]] == order

@@ -112,6 +112,11 @@ def test_nothing_is_found_by_path(server: Server, path: str) -> None:
     assert (status, json.loads(body)) == (404, {"error": "there is nothing here"})
 
 
+def test_an_address_that_is_none_is_refused(server: Server) -> None:
+    assert ask(server, "//[")[0] == 400
+    assert ask(server, f"/?token={server.token}", Host="[")[0] == 403
+
+
 def test_bodies_are_bounded(server: Server) -> None:
     for length in (str(LARGEST_BODY + 1), "9" * 30):
         assert raw(server, f"Content-Length: {length}".encode())[:12] == b"HTTP/1.1 413"

@@ -81,12 +81,14 @@ async function ask() {
   if (ahead > AHEAD / 2 && Date.now() - asked < KEEPS_FOR) return;
   asking = true;
   try {
-    const held = items.filter((item) => open(item) || !item.saved || item.done.action === "skip").map((item) => item.image);
+    const named = (wanted) => items.filter(wanted).map((item) => item.image).slice(-MOST_HELD);
+    const held = named((item) => open(item) || !item.saved);
+    const skipped = named((item) => item.done?.action === "skip" && item.saved);
     const count = Math.max(1, AHEAD - ahead);
-    const found = await post("/next", { client, user: user(), count, held: held.slice(-MOST_HELD) });
+    const found = await post("/next", { client, user: user(), count, held, skipped });
     asked = Date.now();
     trouble("");
-    const known = new Set(held);
+    const known = new Set([...held, ...skipped]);
     items.push(...found.items.filter((item) => !known.has(item.image)).map(prepare));
     if (!outbox.length) counted(found);
     over = found.items.length === 0;
@@ -193,7 +195,8 @@ function undo() {
 // An answer from before this page was opened was taken back.
 function bring(item) {
   const before = items.find((one) => one.image === item.image);
-  if (before) { before.done = null; cursor = items.indexOf(before); } else items.splice(cursor, 0, prepare(item));
+  if (before) [before.done, cursor] = [null, items.indexOf(before)];
+  else items.splice(cursor, 0, prepare(item));
   show();
 }
 
@@ -327,7 +330,7 @@ function keyboard(event) {
   if (key === "?") { $("keys").showModal(); return; }
   const lower = key.length === 1 ? key.toLowerCase() : key === "Enter" ? "Space" : key;
   const place = about.classes.findIndex((one) => one.key && one.key === lower);
-  const found = [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === lower && !one.closest("[hidden]"));
+  const found = [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === lower && !one.closest("#tools[hidden]"));
   if (place >= 0) choose(place);
   else if (about.by_pixel && lower === "i") choose(255);
   else if (found?.dataset.tool) tool(found.dataset.tool);
@@ -408,7 +411,7 @@ function labelled(button, name, key, color) {
 function listed() {
   const rows = about.classes.filter((one) => one.key).slice(0, 12).map((one) => [one.key, one.name]);
   document.querySelectorAll("[data-key]").forEach((button) => {
-    if (!button.closest("[hidden]")) rows.push([button.dataset.key, button.dataset.name]);
+    if (!button.closest("#tools[hidden]")) rows.push([button.dataset.key, button.dataset.name]);
   });
   if (about.by_pixel) rows.push(["i", UNJUDGED], ["Enter", "Close the polygon"], ["Esc", "Drop the polygon"]);
   $("list").replaceChildren(...rows.flatMap(([key, name]) => {
@@ -468,6 +471,11 @@ async function begin() {
     const first = document.querySelector("#classes button:not([hidden])");
     if (event.key === "Enter" && first) { $("filter").value = ""; $("filter").dispatchEvent(new Event("input")); $("filter").blur(); choose(Number(first.dataset.place)); }
   });
+  addEventListener("pagehide", () => { // others may have what this page did not answer
+    const body = JSON.stringify({ client, user: user(), count: 0, held: [] });
+    fetch("/next", { method: "POST", body, keepalive: true, headers: { "Content-Type": "application/json" } }).catch(() => {});
+  });
+  addEventListener("pageshow", (event) => { if (event.persisted) { asked = 0; ask(); } });
   addEventListener("beforeunload", (event) => { if (outbox.length) event.preventDefault(); });
   setInterval(ask, 20_000);
   tell();
