@@ -121,7 +121,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         try:
             address = urlsplit(self.path)
-        except ValueError:  # such as //[
+        except ValueError:  # such as http://[
             self._json(400, {"error": "expected an address"})
             return
         if not self._is_this_machine() or not self._has_token(address.query):

@@ -113,7 +113,7 @@ def test_nothing_is_found_by_path(server: Server, path: str) -> None:
 
 
 def test_an_address_that_is_none_is_refused(server: Server) -> None:
-    assert ask(server, "//[")[0] == 400
+    assert ask(server, "http://[")[0] == 400
     assert ask(server, f"/?token={server.token}", Host="[")[0] == 403
 
 
