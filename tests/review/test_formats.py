@@ -245,7 +245,7 @@ def test_fiftyone_reads_names_and_places(sorted_run: Callable[..., Run], tmp_pat
     subject = of_run(sorted_run())
     folder = tmp_path / "fiftyone"
     folder.mkdir()
-    labels = {"red-010": 1, "green-009": "violet", "violet-011": None}
+    labels = {"red-010": {"label": 1, "confidence": 0.9}, "green-009": "violet", "violet-011": None}
     (folder / "labels.json").write_text(json.dumps({"classes": ["a", "green"], "labels": labels}))
     truth, counts = taken(subject, folder, "fiftyone")
     assert counts == (2, 0)

@@ -76,8 +76,8 @@ def _labels(subject: Subject, path: Path, finder: Finder) -> Iterator[Found | st
     if not isinstance(document, dict) or not isinstance(document.get("labels"), dict):
         raise ValueError(f"expected classes and labels in {_LABELS}")
     classes = document.get("classes")
-    for name, target in document["labels"].items():
-        label = target
+    for name, told in document["labels"].items():
+        label = target = told["label"] if isinstance(told, dict) and "label" in told else told  # it has a confidence
         if isinstance(target, int) and isinstance(classes, list) and 0 <= target < len(classes):
             label = classes[target]
         if label is None:
