@@ -49,6 +49,19 @@ class _Stage(str, Enum):
     report = "report"
 
 
+class _Only(str, Enum):
+    all = "all"
+    unsure = "unsure"
+    disagree = "disagree"
+
+
+class _Format(str, Enum):
+    csv = "csv"
+    label_studio = "label-studio"
+    cvat = "cvat"
+    fiftyone = "fiftyone"
+
+
 class _Listed(str, Enum):
     teachers = "teachers"
     students = "students"
@@ -380,6 +393,45 @@ def perturb(
 
         document = looking.perturb(_work(run), images)
         _show(document, looking.describe(document), as_json=as_json)
+
+    _end(work)
+
+
+@app.command("review")
+def review(
+    path: Annotated[Path, typer.Argument(metavar="RUN|FOLDER", help="A run, or photos to sort by --classes.")],
+    classes: Annotated[str | None, typer.Option(metavar="A,B,…", help="Of a folder's photos.")] = None,
+    only: Annotated[
+        _Only,
+        typer.Option(help="unsure: the teacher is; disagree: person, teacher and student do not say the same."),
+    ] = _Only.all,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Whose answers these are.")] = None,
+    everyone: Annotated[bool, typer.Option("--everyone", help="Ask every person about every image.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 is any free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Say who answered what, and how far people agree.")
+    ] = False,
+    export: Annotated[Path | None, typer.Option("--export", metavar="FILE", help="Write the answers.")] = None,
+    import_: Annotated[Path | None, typer.Option("--import", metavar="FILE", help="Take answers from a file.")] = None,
+    kind: Annotated[_Format, typer.Option("--format", help="Of the file.")] = _Format.csv,
+    as_json: _Json = False,
+) -> None:
+    """Sort images, or confirm and correct the teacher's labels and masks, on a local web page by keyboard."""
+
+    def work() -> None:
+        from distill.review import command
+
+        subject = command.open_subject(path, only.value, (classes or "").split(",") if classes else [])
+        if summary:
+            document = command.summary(subject)
+            _show(document, command.describe(document), as_json=as_json)
+        elif export is not None:
+            typer.echo(command.export(subject, export, kind.value, user))
+        elif import_ is not None:
+            typer.echo(command.import_from(subject, import_, kind.value, user))
+        else:
+            command.serve(subject, port=port, user=user, everyone=everyone, browser=not no_browser, say=typer.echo)
 
     _end(work)
 

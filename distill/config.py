@@ -139,6 +139,9 @@ class DataSettings(Settings):
     """CSV or Parquet with the columns path (or image), label, split (train, validation, test, unlabelled; val is
     understood), for segmentation mask (an image or a LabelMe JSON) in place of label; optionally group and labelled (0:
     the truth of this training image is hidden from training and only used to check pseudo-labels)."""
+    corrections: InputPath | None = None
+    """Journal of `distill review` whose answers count as truth. Default: the run's own, review/journal.jsonl, where
+    there is one."""
     masks: MaskSettings = MaskSettings()
     """What masks say, for `task: segmentation`."""
     classes: list[str] | None = None

@@ -28,6 +28,7 @@ from distill.core.run import Run
 from distill.core.settings import TeacherSettings
 from distill.core.task import Metric, Task
 from distill.data import sources
+from distill.data.corrections import FOLDER, JOURNAL, Corrections
 from distill.data.demo import images_in_demo, with_demo
 from distill.data.manifest import Manifest
 
@@ -115,8 +116,13 @@ def run(config: RunConfig, console: Console, *, until: StageName | None = None) 
         work = stages.Work(config, folder, Progress(console))
 
         candidates = sources.find(config.data, config.task)
-        known = _known_images(folder)
-        steps.do("data", lambda: stages.data(work, candidates, known), listing=sources.listing(candidates))
+        known, corrections = _known_images(folder), _corrections(config)
+        steps.do(
+            "data",
+            lambda: stages.data(work, candidates, known, corrections),
+            listing=sources.listing(candidates),
+            corrections=corrections.digest(),
+        )
         steps.do("teacher", lambda: stages.teacher(work))
         steps.do("labels", lambda: stages.labels(work, steps.fingerprints["labels"]))
         steps.do("student", lambda: stages.student(work))
@@ -145,13 +151,15 @@ def plan(config: RunConfig) -> tuple[list[Planned], int]:
         return [Planned(name, False, "new run") for name in STAGES], len(candidates)
     folder = Run(config.output)
     steps = _Steps(config, folder, Console(quiet=True), None)
+    corrections = _corrections(config).digest()
     planned: list[Planned] = []
     for name in STAGES:
         waits_for = next((step.name for step in planned if not step.done and step.name in _NEEDS[name]), None)
         if waits_for is not None:
             planned.append(Planned(name, False, f"after {waits_for}"))
             continue
-        fingerprint = steps.fingerprint(name, sources.listing(candidates) if name == "data" else "")
+        inputs = (sources.listing(candidates), corrections) if name == "data" else ()
+        fingerprint = steps.fingerprint(name, *inputs)
         steps.fingerprints[name] = fingerprint
         done = folder.done(name, fingerprint) is not None
         fresh = not (folder.folder(name) / "stage.json").exists()
@@ -188,11 +196,13 @@ class _Steps:
         """Whether this stage is among those to be done."""
         return STAGES.index(name) <= self._until
 
-    def do(self, name: StageName, work: Callable[[], dict[str, Any]], *, listing: str = "") -> None:
+    def do(
+        self, name: StageName, work: Callable[[], dict[str, Any]], *, listing: str = "", corrections: str = ""
+    ) -> None:
         """Do a stage unless it is done or lies behind `until`."""
         if not self.reached(name):
             return
-        fingerprint = self.fingerprints[name] = self.fingerprint(name, listing)
+        fingerprint = self.fingerprints[name] = self.fingerprint(name, listing, corrections)
         if self._run.done(name, fingerprint):
             return
         if not self._did:
@@ -213,24 +223,25 @@ class _Steps:
         if not self._did:
             self._console.print("Nothing to do: every stage is done and nothing it depends on has changed.")
 
-    def fingerprint(self, name: StageName, listing: str = "") -> str:
+    def fingerprint(self, name: StageName, listing: str = "", corrections: str = "") -> str:
         """Hash of everything that decides a stage's result."""
         c = self._config
         match name:
             case "data":
-                depends: dict[str, Any] = {
-                    "data": c.data.model_dump(mode="json", exclude={"groups"}),
-                    "listing": listing,
-                }
+                settings = c.data.model_dump(mode="json", exclude={"corrections", "groups"})
+                depends: dict[str, Any] = {"data": settings, "listing": listing}
+                if corrections:  # by content, whichever journal holds them
+                    depends |= {"corrections": corrections}
             case "teacher":
                 teacher = {
                     k: v for k, v in _values(c.teacher).items() if k not in {"batch_size", "precision"}
                 }  # of labelling
-                depends = {"teacher": teacher, "truth": self._data("truth_digest"), "view": self._view()}
+                truth = self._data("truth_digest") if _is_fitted(c.teacher) else self._asked("truth_digest")
+                depends = {"teacher": teacher, "truth": truth, "view": self._view()}
             case "labels":
                 depends = {
                     "labels": _values(c.labels),
-                    "data": self._data("digest"),
+                    "data": self._asked("digest"),
                 }
                 if not self._task.by_pixel:
                     depends |= {"crop": [c.train.min_crop, c.train.color], "view": self._view()}
@@ -246,6 +257,8 @@ class _Steps:
                     "view": self._view(),
                     "labels": self.fingerprints["labels"],
                 }
+                if self._data("digest") != self._asked("digest"):  # it learns from what a review said
+                    depends |= {"data": self._data("digest")}
             case "baseline":
                 depends = {"student": _values(c.student), "train": _values(c.train), "view": self._view()}
                 depends |= {"truth": self._data("truth_digest"), "images": self._data("images")}
@@ -266,6 +279,10 @@ class _Steps:
         summary = self._run.summary("data")
         return summary["train_labelled"] + summary["train_unlabelled"] if key == "images" else summary[key]
 
+    def _asked(self, key: str) -> Any:
+        """A digest without what a review said of training images: for a teacher who never sees that."""
+        return self._run.summary("data").get(f"asked_{key}", self._data(key))
+
 
 def _values(settings: BaseModel) -> dict[str, Any]:
     """Settings as JSON; the files they name count by content, user code by its source, thread counts not at all."""
@@ -281,6 +298,18 @@ def _values(settings: BaseModel) -> dict[str, Any]:
     return values
 
 
+def _corrections(config: RunConfig) -> Corrections:
+    """What people said in reviews: in the journal that the config names, else in the run's own."""
+    return Corrections.read(config.data.corrections or config.output / FOLDER / JOURNAL)
+
+
+def _is_fitted(teacher: TeacherSettings) -> bool:
+    """Whether it, or a member of an ensemble, learns from training images."""
+    lists = [getattr(teacher, name) for name in type(teacher).model_fields if name != "classes"]
+    members = [one for each in lists if isinstance(each, list) for one in each if isinstance(one, TeacherSettings)]
+    return any(one.fit is not None for one in (teacher, *members))
+
+
 def _known_images(folder: Run) -> Manifest | None:
     path = folder.folder("data") / stages.MANIFEST
     return Manifest.load(path) if path.exists() else None
@@ -294,6 +323,11 @@ def describe(name: StageName, summary: dict[str, Any], metric: Metric) -> Iterat
                 f"{summary['train_unlabelled']} unlabelled and {summary['train_labelled']} labelled training images,"
                 f" {summary['validation']} validation, {summary['test']} test; classes: {', '.join(summary['classes'])}"
             )
+            if "reviewed" in summary:
+                told = {"new": "new", "confirmed": "confirmed", "changed": "changed", "left_out": "left out"}
+                told |= {"elsewhere": "of images that are not here"}
+                parts = [f"{summary['reviewed'][key]} {word}" for key, word in told.items() if summary["reviewed"][key]]
+                yield f"truth by review: {', '.join(parts)}"
             for reason, count in summary["left_out_by_reason"].items():
                 yield f"left out: {count} x {reason}"
             if summary["leaks"]:

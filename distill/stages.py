@@ -33,7 +33,8 @@ from distill.core.task import Score, Task
 from distill.core.types import ImageRecord, Predictor
 from distill.data import sources
 from distill.data.batches import ImageCache
-from distill.data.manifest import Manifest, check, scan
+from distill.data.corrections import Corrections
+from distill.data.manifest import Manifest, check, reviewed, scan
 from distill.data.views import ViewPlan
 from distill.labels.shards import facts_of
 from distill.report.golden import check_promises
@@ -102,12 +103,14 @@ class Work:
         return ImageCache(self.config.data.max_megapixels)
 
 
-def data(work: Work, candidates: Sequence[sources.Candidate], known: Manifest | None) -> dict[str, Any]:
+def data(
+    work: Work, candidates: Sequence[sources.Candidate], known: Manifest | None, corrections: Corrections
+) -> dict[str, Any]:
     """Read every image; say which split it is in or why it was left out."""
     module = plugins.load("tasks", work.config.task)
     by_pixel = module.build(module.Config(), ()).by_pixel
     masks = work.run.folder("data") / "masks" if by_pixel else None
-    manifest = scan(candidates, work.config.data, known, work.progress, masks)
+    manifest = scan(candidates, work.config.data, known, work.progress, masks, corrections)
     pairs = find_pairs(manifest, work.cache(), work.progress)
     write_json(work.run.folder("data") / LEAKS, [asdict(pair) for pair in pairs])
     if work.config.data.leaks == "error":
@@ -116,8 +119,12 @@ def data(work: Work, candidates: Sequence[sources.Candidate], known: Manifest | 
     check(manifest)  # all of a pool may be copies
     check_promises(work.config, manifest.of("test", labelled=True), work.task(manifest))
     manifest.save(work.run.folder("data") / MANIFEST)
-    digests = {"digest": manifest.digest(), "truth_digest": manifest.digest(truth_only=True)}
-    return {**manifest.counts(), **digests, "leaks": len(pairs)}
+    counts = {**manifest.counts(), "leaks": len(pairs)}
+    if corrections.answers:
+        asked = manifest.as_asked()
+        counts |= {"reviewed": reviewed(manifest, corrections)}
+        counts |= {"asked_digest": asked.digest(), "asked_truth_digest": asked.digest(truth_only=True)}
+    return {**counts, "digest": manifest.digest(), "truth_digest": manifest.digest(truth_only=True)}
 
 
 def teacher(work: Work) -> dict[str, Any]:

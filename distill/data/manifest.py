@@ -17,16 +17,18 @@ from distill.core.files import digest_of, replacing, sha256_of
 from distill.core.progress import Progress
 from distill.core.types import SPLITS, ImageRecord, Split
 from distill.data.candidate import Candidate, MaskSource
+from distill.data.corrections import Corrections
 from distill.data.decode import DecodeError, decode
-from distill.data.masks import Wanted, write_masks
+from distill.data.masks import Wanted, kept_mask, write_masks
 from distill.data.views import LARGEST_SIDE
 
-__all__ = ["Entry", "Manifest", "check", "scan"]
+__all__ = ["Entry", "Manifest", "check", "reviewed", "scan"]
 
 # Of two copies of one image the more precious use wins: a test image must never be trained on.
 _PRIORITY = {"test": 0, "validation": 1, "labeled": 2, "unlabeled": 3}
 _OF_CANDIDATE = ("path", "origin", "label", "hidden", "group", "bytes", "mtime_ns")
 _OTHER_MASKS = "copies with different masks"
+_REJECTED = "rejected in a review"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Entry:
         reason: why it was left out; empty if used.
         mask: name of the mask that was made of its truth, without ending; empty if there is none.
         pixels: of this mask, by class.
+        before: the same without what a person said in a review; None where nobody said anything. It is not saved.
     """
 
     candidate: Candidate
@@ -52,6 +55,7 @@ class Entry:
     reason: str
     mask: str = ""
     pixels: tuple[int, ...] = ()
+    before: Entry | None = None
 
     @property
     def hidden(self) -> bool:
@@ -100,6 +104,17 @@ class Manifest:
         """Leave out more images, given by id, each for its reason."""
         entries = [
             replace(e, split=None, reason=reasons[e.id]) if e.split and e.id in reasons else e for e in self.entries
+        ]
+        return Manifest(entries, self.classes, self.masks)
+
+    def as_asked(self) -> Manifest:
+        """The same images, those of training with the truth that they had before a review.
+
+        A teacher that is not fitted answers these alike, so nothing has to be asked again.
+        """
+        entries = [
+            replace(e, candidate=e.before.candidate, mask=e.before.mask) if e.before and e.split == "train" else e
+            for e in self.entries
         ]
         return Manifest(entries, self.classes, self.masks)
 
@@ -196,6 +211,7 @@ def scan(
     known: Manifest | None,
     progress: Progress,
     masks: Path | None = None,
+    corrections: Corrections | None = None,
     *,
     look: Callable[[int, Image.Image], None] | None = None,
     complete: bool = True,
@@ -209,6 +225,7 @@ def scan(
         progress: told of each file.
         masks: folder that masks are written to, named masks beside the manifest; None where the truth is a class an
             image.
+        corrections: what people said of images, in place of what was found; by what an image holds, whatever its name.
         look: shown every image that can be used, with its place among the candidates, on several threads; then none is
             taken from `known`.
         complete: whether the images must do for a run.
@@ -247,11 +264,14 @@ def scan(
         for entry in pool.map(read, range(len(candidates)), candidates):
             entries.append(entry)
             task.advance(1)
+    corrections = corrections or Corrections(Path(), {})
     if masks is None:
+        entries = [_corrected(e, corrections) for e in entries]
         entries = _assign(_drop_copies(entries), settings)
         classes: Sequence[str] = _classes(entries, settings, complete=complete)
     else:
         classes, entries = _with_masks(entries, settings, masks, progress)
+        entries = [_corrected(e, corrections, masks, classes) for e in entries]
         entries = _assign(_drop_copies(entries), settings)
         if settings.classes is None and complete:
             _learnable(classes, entries)
@@ -278,6 +298,47 @@ def _with_masks(
         key, pixels = ("", ()) if source is None else next(following)
         found.append(replace(entry, mask=key, pixels=pixels))
     return classes, found
+
+
+def _corrected(entry: Entry, corrections: Corrections, masks: Path | None = None, classes: Sequence[str] = ()) -> Entry:
+    """What a person said of an image in a review, in place of what was found. It stays in the split that it was in."""
+    answer = corrections.answers.get(entry.id)
+    if answer is None or entry.reason:
+        return entry
+    if answer.action == "reject":
+        return replace(entry, reason=_REJECTED)
+    if (answer.action == "mask") != (masks is not None):
+        kind = "a mask" if answer.action == "mask" else "a class"
+        raise DataError(f"{corrections.folder}: a person gave {entry.candidate.path} {kind}, but the task is another")
+    if masks is None:
+        return replace(entry, candidate=replace(entry.candidate, label=answer.label, hidden=False), before=entry)
+    mask = corrections.mask(answer, classes)
+    if mask.shape != (entry.height, entry.width):
+        raise DataError(
+            f"{corrections.folder}: a mask of {mask.shape[1]}x{mask.shape[0]} pixels for {entry.candidate.path},"
+            f" which has {entry.width}x{entry.height}"
+        )
+    key, pixels = kept_mask(mask, masks, len(classes))
+    known = replace(entry.candidate, hidden=False)
+    return replace(entry, candidate=known, mask=key, pixels=pixels, before=entry)
+
+
+def reviewed(manifest: Manifest, corrections: Corrections) -> dict[str, int]:
+    """How many images got truth by a review that had none, kept theirs, got another, were left out, or are not here."""
+    counts = dict.fromkeys(("new", "confirmed", "changed", "left_out", "elsewhere"), 0)
+    for entry in manifest.entries:
+        before = entry.before
+        if entry.reason == _REJECTED:
+            counts["left_out"] += 1
+        elif before is None or entry.split is None:
+            continue
+        elif before.hidden or (before.candidate.label is None and not before.mask):
+            counts["new"] += 1
+        else:
+            same = (before.candidate.label, before.mask) == (entry.candidate.label, entry.mask)
+            counts["confirmed" if same else "changed"] += 1
+    counts["elsewhere"] = len(corrections.answers) - sum(counts.values())
+    return counts
 
 
 def _learnable(classes: Sequence[str], entries: Sequence[Entry]) -> None:

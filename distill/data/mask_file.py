@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from distill.core.errors import DataError
+from distill.core.files import replacing
 
-__all__ = ["mask_of_png", "png_of_mask", "read_mask"]
+__all__ = ["mask_of_png", "png_of_mask", "read_mask", "save_mask"]
 
 _Mask = npt.NDArray[np.uint8]
 
@@ -47,6 +49,20 @@ def png_of_mask(mask: _Mask) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(mask).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
+
+
+def save_mask(mask: _Mask, folder: Path) -> str:
+    """Write a mask, uint8 [H, W], by rename; equal masks are one file, and what is there is not written again.
+
+    Returns:
+        SHA-256 of its size and pixels: name of its file, `<key>.png`.
+    """
+    key = hashlib.sha256(b"%d %d " % mask.shape + mask.tobytes()).hexdigest()
+    path = folder / f"{key}.png"
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_bytes(png_of_mask(mask))
+    return key
 
 
 def mask_of_png(png: bytes) -> _Mask:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from distill.config import DataSettings
 from distill.core.dense import IGNORED
 from distill.core.errors import DataError
-from distill.core.files import replacing
 from distill.core.progress import Progress
 from distill.data.candidate import MaskError, MaskSource, first_of
 from distill.data.coco import read_coco
 from distill.data.drawing import Drawing, draw
 from distill.data.labelme import BACKGROUND, read_labelme
 from distill.data.legend import Legend, read_labelmap
-from distill.data.mask_file import png_of_mask
+from distill.data.mask_file import save_mask
 from distill.data.mask_image import read_mask_image, survey, turn_that_fits, turned
 
-__all__ = ["MOST_CLASSES", "Mask", "Wanted", "class_names", "write_masks"]
+__all__ = ["MOST_CLASSES", "Mask", "Wanted", "class_names", "kept_mask", "write_masks"]
 
 MOST_CLASSES = 255
 """Places 0 to 254; 255 is ignored."""
@@ -103,12 +102,7 @@ def write_masks(
         except MaskError as error:
             return f"{source.path}{f' ({source.item})' * bool(source.item)}: {error}"
         mask = turned(mask, turn)
-        key = hashlib.sha256(b"%d %d " % mask.shape + mask.tobytes()).hexdigest()
-        path = folder / f"{key}.png"
-        if not path.exists():
-            with replacing(path) as temporary:
-                temporary.write_bytes(png_of_mask(mask))
-        return Mask(key, tuple(np.bincount(mask.ravel(), minlength=256)[: len(classes)].tolist())), colors
+        return kept_mask(mask, folder, len(classes)), colors
 
     masks: list[Mask] = []
     mistakes: list[str] = []
@@ -128,6 +122,11 @@ def write_masks(
         read = [_how_they_are_read(settings)] if any(": no class for " in mistake for mistake in mistakes) else []
         raise DataError("\n".join([f"{len(mistakes)} {noun} be used:", first_of(mistakes), *read]))
     return classes, masks
+
+
+def kept_mask(mask: npt.NDArray[np.uint8], folder: Path, classes: int) -> Mask:
+    """Write a mask of places of so many classes, uint8 [H, W], into the folder of all masks."""
+    return Mask(save_mask(mask, folder), tuple(np.bincount(mask.ravel(), minlength=256)[:classes].tolist()))
 
 
 def class_names(settings: DataSettings, sources: Iterable[MaskSource]) -> tuple[str, ...]:
