@@ -278,6 +278,48 @@ def doctor(
     _end(work)
 
 
+@app.command("drift")
+def drift(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with a finished student.")],
+    images: Annotated[list[Path], typer.Argument(metavar="NEW_IMAGES…", help="Folders of new images.", exists=True)],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images to compare with. Left out: the run's validation and test.", exists=True),
+    ] = None,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Ask the teacher too: where do both disagree?")] = False,
+    count: Annotated[int, typer.Option(min=1, max=600, help="Images to name that would teach most.")] = 48,
+    false_alarms: Annotated[
+        float, typer.Option(min=0.005, max=0.5, metavar="SHARE", help="Chance of an alarm where nothing has moved.")
+    ] = 0.01,
+    output: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Left out: drift/ and the folder's name, in the run.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Have the images moved since the student was judged? Exit code 3 if so; names those that would teach most."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill.core.errors import DriftFound
+        from distill.core.progress import Progress
+        from distill.drift import show
+        from distill.drift.gather import gather
+
+        folder = _open_run(run)
+        progress = Progress(Console(quiet=as_json))
+        found = gather(
+            folder, images, progress, reference=reference, teacher=teacher, false_alarms=false_alarms, count=count
+        )
+        place = output if output is not None else folder.folder("drift") / images[0].resolve().name
+        show.write(found, place)
+        _show(found.document, show.describe(found.document, place), as_json=as_json)
+        if found.document["alarm"]:
+            raise DriftFound(show.verdict(found.document))
+
+    _end(work)
+
+
 @app.command("export", context_settings=_FORWARDED)
 def export(context: typer.Context) -> None:
     """Write TFLite or ONNX from a trained student: `distill export tflite --quantize`."""

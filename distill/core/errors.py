@@ -10,6 +10,7 @@ DistillError
 │   └── DeviceError      2  a phone that cannot be had, or that went away
 ├── StoreError           2  a label store that is damaged or stale
 ├── ArtifactError        3  an exported file that did not answer right
+├── DriftFound           3  new images are not what the student was judged on
 └── GateFailed           3  the run finished, a promise in `gates:` does not hold
 """
 
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "DistillError",
+    "DriftFound",
     "GateFailed",
     "Problem",
     "RunFolderError",
@@ -108,5 +110,11 @@ class ArtifactError(DistillError):
 
 class GateFailed(DistillError):  # noqa: N818 - not an error: the run went well
     """The run finished and all artifacts are kept, but a gate does not hold."""
+
+    exit_code = 3
+
+
+class DriftFound(DistillError):  # noqa: N818 - not an error: the images were looked at
+    """New images differ from those that the student was judged on; everything was written."""
 
     exit_code = 3

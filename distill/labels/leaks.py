@@ -43,7 +43,7 @@ from distill.core.progress import Progress
 from distill.core.types import ImageRecord, Images
 from distill.data.batches import ImageCache
 
-__all__ = ["Fingerprint", "Leak", "find_leaks", "fingerprint"]
+__all__ = ["Fingerprint", "Leak", "find_copies", "find_leaks", "fingerprint"]
 
 _Hashes = npt.NDArray[np.uint64]
 _Numbers = npt.NDArray[np.int64]
@@ -145,6 +145,36 @@ def find_leaks(
                     of = held_out[members[first] % len(held_out)]
                     leaks.append(Leak(pool[number * _CHUNK + row].id, of.id, of.split, int(distances[first])))
     return leaks
+
+
+def find_copies(records: Sequence[ImageRecord], cache: ImageCache, progress: Progress) -> list[int]:
+    """Find the photos that copy an earlier one of the same list, also mirrored.
+
+    Args:
+        records: photos.
+        cache: gives the images.
+        progress: told of each photo.
+
+    Returns:
+        Their places, in order.
+    """
+    if not records:
+        return []
+    with ThreadPoolExecutor() as threads, progress.task("looking for copies", len(records)) as task:
+        prints: list[Fingerprint] = []
+        for print_ in threads.map(lambda record: fingerprint(cache.get(record)), records):
+            prints.append(print_)
+            task.advance(1)
+    both = [*prints, *map(_mirror, prints)]
+    hashes = np.array([print_.hash for print_ in both], dtype=np.uint64)
+    thumbnails = np.stack([print_.thumbnail for print_ in both])
+    rows, members, _ = _Index(hashes).near(hashes[: len(prints)])
+    copies = []
+    for row in np.unique(rows):
+        mine = members[(rows == row) & (members % len(prints) < row)][:_TRIED]
+        if len(mine) and (_likeness(prints[row].thumbnail, thumbnails[mine]) >= _ALIKE).any():
+            copies.append(int(row))
+    return copies
 
 
 def _mirror(original: Fingerprint) -> Fingerprint:
