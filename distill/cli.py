@@ -320,6 +320,31 @@ def drift(
     _end(work)
 
 
+@app.command("compare")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Run folders; the first is compared with.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Write a page, JSON and learning curves here."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Finished runs side by side: scores with paired intervals, what was set otherwise, learning curves."""
+
+    def work() -> None:
+        from distill.compare import show
+        from distill.compare.gather import gather
+
+        document = gather(runs)
+        if output is not None:
+            show.write(document, output)
+        _show(document, show.describe(document), as_json=as_json)
+        if output is not None and not as_json:
+            typer.echo(f"compared: {output / 'compare.html'}")
+
+    _end(work)
+
+
 @app.command("export", context_settings=_FORWARDED)
 def export(context: typer.Context) -> None:
     """Write TFLite or ONNX from a trained student: `distill export tflite --quantize`."""

@@ -87,6 +87,10 @@ class Answers(ABC):
     def save(self, path: Path) -> None:
         """Write as Parquet, atomically."""
 
+    @abstractmethod
+    def pick(self, ids: Sequence[str]) -> Answers:
+        """The answers about some of the images, in the order of `ids`."""
+
 
 class Task(ABC):
     """What "right" means, and everything that follows from it."""

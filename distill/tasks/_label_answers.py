@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,11 @@ class LabelAnswers(Answers):
         columns = {"image": list(self.ids), "truth": self.truth, "logits": list(self.logits)}
         with replacing(path) as temporary:
             pyarrow.parquet.write_table(pa.table(columns), temporary)
+
+    def pick(self, ids: Sequence[str]) -> LabelAnswers:
+        place = {image: number for number, image in enumerate(self.ids)}
+        chosen = np.array([place[image] for image in ids], dtype=np.int64)
+        return LabelAnswers(tuple(ids), self.logits[chosen], self.truth[chosen])
 
     @classmethod
     def load(cls, path: Path) -> LabelAnswers:
