@@ -290,7 +290,7 @@ def drift(
     count: Annotated[int, typer.Option(min=1, max=600, help="Images to name that would teach most.")] = 48,
     false_alarms: Annotated[
         float, typer.Option(min=0.005, max=0.5, metavar="SHARE", help="Chance of an alarm where nothing has moved.")
-    ] = 0.01,
+    ] = 0.05,
     output: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Left out: drift/ and the folder's name, in the run.")
     ] = None,
@@ -363,20 +363,59 @@ def demo(context: typer.Context) -> None:
     _forward(["demo", *context.args])
 
 
-@app.command("tune", hidden=True)
-def tune(run: _Run = None) -> None:
+@app.command("tune")
+def tune(
+    config: _Config,
+    changes: _Set = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=RANGE", help="What to search: train.lr=1e-4..1e-2:log, train.epochs=4,8 …"),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials of the search, over all workers.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Begin no trial that would end later.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Left out: the run folder's name and -search.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of an Optuna storage. Left out: an SQLite file in the folder.")
+    ] = None,
+) -> None:
+    """Search settings that teach the student best on validation: random first, then TPE. The same command goes on.
+
+    Start it several times for several workers. Without --trials and --minutes it makes 20 trials.
+    """
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill.config_file import load_config, recipe_path
+        from distill.search.show import describe
+        from distill.search.study import Budget, search
+
+        path, console = recipe_path(config), Console()
+        named = load_config(path, changes or []).output
+        folder = output if output is not None else named.with_name(f"{named.name}-search")
+        budget = Budget(20 if trials is None and minutes is None else trials, minutes)
+        document = search(path, changes or [], space or [], budget, folder.absolute(), console, store=store)
+        _show(document, describe(document), as_json=False)
+
+    _end(work)
+
+
+@app.command("learn-on", hidden=True)
+def learn_on(run: _Run = None) -> None:
     """Let a student learn on under fake quantization; asked for by `distill export tflite --quantize` on rung 4."""
 
     def work() -> None:
         from rich.console import Console
 
+        from distill import learning_on
         from distill.config_file import load_config
         from distill.core.progress import Progress
         from distill.stages import Work
-        from distill.tuning import tune as learn
 
         folder = _open_run(run)
-        learn(Work(load_config(folder.root / "config.yaml"), folder, Progress(Console())))
+        learning_on.learn_on(Work(load_config(folder.root / "config.yaml"), folder, Progress(Console())))
 
     _end(work)
 

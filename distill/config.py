@@ -302,6 +302,14 @@ class Gates(Settings):
     """Most delegated partitions of the int8 TFLite file."""
 
 
+class TuneSettings(Settings):
+    """What `distill tune` searches among."""
+
+    space: dict[str, str | list[str | int | float | bool]] = {}
+    """Dotted keys of settings and their ranges (`1e-4..1e-2:log`, `2..8`) or choices (`[4, 8]`). Default: learning
+    rate, weight decay, mixup, temperature and truth weight."""
+
+
 _KEYS_OF_TASKS = {
     "classification": {"labels": ["views"], "trust": ["calibrate", "balance"], "gates": ["min_test_accuracy"]},
     "segmentation": {
@@ -344,6 +352,8 @@ class RunConfig(Settings):
     """How they are timed."""
     gates: Gates = Gates()
     """What must hold at the end."""
+    tune: TuneSettings = TuneSettings()
+    """What `distill tune` searches among."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of everything random."""
     output: Path

@@ -37,8 +37,8 @@ from distill.trained_student import load_student
 
 __all__ = ["FALSE_ALARMS", "Found", "gather", "part_of", "run_tests"]
 
-FALSE_ALARMS: Final = 0.01
-"""Chance of an alarm where nothing has moved. A weekly look at 5 % would cry wolf two or three times a year."""
+FALSE_ALARMS: Final = 0.05
+"""Chance of an alarm where nothing has moved. A weekly look at 5 % cries wolf two or three times a year."""
 
 FEWEST: Final = 20
 """Images on each side; fewer show only the grossest changes."""

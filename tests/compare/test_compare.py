@@ -62,7 +62,8 @@ def test_what_differs_is_said(copy: Copy, tmp_path: Path) -> None:
     show.write(document, tmp_path / "out")
     page = (tmp_path / "out/compare.html").read_text()
     assert "b &lt;i&gt;" in page and "<i>" not in page and "b <i> is worse than a" not in page
-    assert Image.open(tmp_path / "out/curves.png").width > 1000
+    with Image.open(tmp_path / "out/curves.png") as curves:
+        assert curves.width > 1000
     assert json.loads((tmp_path / "out/compare.json").read_text()) == document
 
 

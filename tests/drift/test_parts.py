@@ -56,14 +56,18 @@ def test_a_student_that_tells_nothing_apart_gives_no_shares() -> None:
 
 def test_hard_images_that_differ_are_chosen() -> None:
     rng = np.random.default_rng(0)
-    known = rng.normal((1, 0, 0), 0.05, (30, 3))
-    second, third = rng.normal((0, 1, 0), 0.05, (10, 3)), rng.normal((0, 0, 1), 0.05, (10, 3))
-    new = np.concatenate([known[:10] + 0.01, second, third]).astype(np.float32)
-    hardness = np.array([1.0] * 10 + [0.9] * 9 + [1.0] + [0.1] * 10, np.float32)
-    space = Space(known.astype(np.float32) + rng.normal(0, 1, (30, 3)).astype(np.float32) * 0.3, new)
+
+    def kind(place: int, count: int) -> np.ndarray:
+        return (3 * np.eye(8)[place] + rng.normal(0, 0.2, (count, 8))).astype(np.float32)
+
+    known = np.concatenate([kind(0, 40), kind(1, 40)])
+    new = np.concatenate([kind(0, 10), kind(2, 10), kind(3, 10)])
+    hardness = np.full(30, 0.5, np.float32)
+    hardness[[4, 14, 25]] = (1.0, 1.0, 0.9)
+    space = Space(known, new)
     chosen = most_instructive(space, hardness, 30)
-    assert chosen[0] == 19 and sorted(chosen) == list(range(30))
-    copies = Space(known.astype(np.float32), np.repeat(new[[10, 20]], 5, axis=0))
+    assert chosen[:2] == [14, 25] and sorted(chosen) == list(range(30))
+    novelty, far = space.novelty()
+    assert (novelty[10:] > far).all() and (novelty[:10] < novelty[10:].min()).all()
+    copies = Space(known, np.repeat(new[[10, 20]], 5, axis=0))
     assert {place // 5 for place in most_instructive(copies, np.ones(10, np.float32), 2)} == {0, 1}
-    novelty, far = Space(known.astype(np.float32), new).novelty()
-    assert (novelty[10:] > far).all() and (novelty[:10] <= far).all()
