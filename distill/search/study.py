@@ -51,7 +51,8 @@ class Budget:
 
     Args:
         trials: in the store, over all workers; None for no limit.
-        minutes: of this worker; a trial that would probably end later is not begun. None for no limit.
+        minutes: of this worker; a trial that would probably end later is not begun, unless it is the worker's first.
+            None for no limit.
     """
 
     trials: int | None
@@ -91,8 +92,9 @@ def search(
     folder.mkdir(parents=True, exist_ok=True)
     _same_search(folder, base, parameters)
     _try_ends(path, changes, base, parameters)
+    done = folder / "shared" / "labels" / "stage.json"
     with _alone(folder / ".shared.lock"):
-        pipeline.run(base, console, until="labels")
+        pipeline.run(base, Console(quiet=True) if done.exists() else console, until="labels")
     data = with_demo(base).data if base.data.demo is not None else base.data
     study = optuna.create_study(
         storage=store or f"sqlite:///{(folder / 'study.db').absolute()}",
@@ -100,12 +102,16 @@ def search(
         direction="maximize",
         load_if_exists=True,
     )
+    labels = read_json(done)["fingerprint"]
+    if study.user_attrs.get("labels", labels) != labels:
+        raise UserError(f"{folder}: images or teacher have changed since the search began; choose another --out")
+    study.set_user_attr("labels", labels)
     worker = _Worker(study, path, list(changes), base, data, parameters, folder, console)
     begun = time.monotonic()
-    while worker.may_begin(budget, time.monotonic() - begun):
-        if not worker.work(budget):
-            break
+    while worker.work(budget):
         worker.write_results()
+        if not worker.has_time(budget, time.monotonic() - begun):
+            break
     return worker.write_results()
 
 
@@ -128,11 +134,11 @@ class _Worker:
         module = plugins.load("tasks", base.task)
         self._metric = module.build(module.Config(), ()).metric
 
-    def may_begin(self, budget: Budget, seconds: float) -> bool:
-        """Whether time is left for a trial as long as those before; the first is always begun."""
+    def has_time(self, budget: Budget, seconds: float) -> bool:
+        """Whether time is left for a trial as long as those before."""
         took = [t.duration.total_seconds() for t in self._finished() if t.duration]
         expected = sum(took) / len(took) if took else 0.0
-        return budget.minutes is None or seconds == 0 or seconds + expected <= 60 * budget.minutes
+        return budget.minutes is None or seconds + expected <= 60 * budget.minutes
 
     def work(self, budget: Budget) -> bool:
         """Do one trial, or go on with one whose worker has ended; False where the budget has none left."""
@@ -267,8 +273,8 @@ def _same_search(folder: Path, base: RunConfig, parameters: Sequence[Parameter])
         return
     then = read_json(path)
     if then != now:
-        what = "settings" if then["settings"] != now["settings"] else "space"
-        raise UserError(f"{folder} holds a search with another {what}; choose another --out, or delete it")
+        what = "settings" if then["settings"] != now["settings"] else "ranges or choices"
+        raise UserError(f"{folder} holds a search with other {what}; choose another --out, or delete it")
 
 
 def _try_ends(path: Path, changes: Sequence[str], base: RunConfig, parameters: Sequence[Parameter]) -> None:
