@@ -345,6 +345,25 @@ def compare(
     _end(work)
 
 
+@app.command("track")
+def track(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Left out: the latest.")] = None,
+    uri: Annotated[
+        str | None, typer.Option("--mlflow", metavar="URI", help="Of a server or store. Left out: mlflow.db here.")
+    ] = None,
+    experiment: Annotated[str, typer.Option(metavar="NAME", help="Experiment in MLflow.")] = "mobile-distill",
+) -> None:
+    """Log a finished run in MLflow: settings, metrics by epoch, scores, report and files."""
+
+    def work() -> None:
+        from distill.mlflow_log import log_run
+
+        folder = _open_run(run)
+        typer.echo(f"{folder.root}: MLflow run {log_run(folder, uri, experiment)}")
+
+    _end(work)
+
+
 @app.command("export", context_settings=_FORWARDED)
 def export(context: typer.Context) -> None:
     """Write TFLite or ONNX from a trained student: `distill export tflite --quantize`."""

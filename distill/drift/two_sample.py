@@ -86,7 +86,7 @@ class Splits:
         """Largest change of a class's mean probability, in its standard deviations over images.
 
         Where a class is left out its probability falls most; on photos of waste this sees that more often than
-        chi-squared over the answers or MMD over the probabilities (docs/drift.md).
+        chi-squared over the answers or MMD over the probabilities (docs/results.md).
 
         Args:
             probabilities: float32 [N + M, C].

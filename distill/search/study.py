@@ -163,7 +163,7 @@ class _Worker:
 
     def write_results(self) -> dict[str, Any]:
         """Write `trials.json`, and the best config where there is one."""
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "trial": trial.number,
                 "state": trial.state.name.lower(),

@@ -93,9 +93,14 @@ class MaskAnswers(Answers):
     def pick(self, ids: Sequence[str]) -> MaskAnswers:
         place = {image: number for number, image in enumerate(self.ids)}
         chosen = np.array([place[image] for image in ids], dtype=np.int64)
-        arrays = (self.counts, self.boundary, self.nll, self.confidence)
-        masks = tuple(self.masks[number] for number in chosen)
-        return MaskAnswers(tuple(ids), *(values[chosen] for values in arrays), masks)
+        return MaskAnswers(
+            tuple(ids),
+            self.counts[chosen],
+            self.boundary[chosen],
+            self.nll[chosen],
+            self.confidence[chosen],
+            tuple(self.masks[number] for number in chosen),
+        )
 
     def mask(self, place: int) -> _Mask:
         """Classes answered for an image, uint8 [h, w], at the size of its fixed view in its own pixels."""
