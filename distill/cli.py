@@ -436,6 +436,92 @@ def review(
     _end(work)
 
 
+@app.command("drift")
+def drift(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with a finished student.")],
+    images: Annotated[list[Path], typer.Argument(metavar="NEW_IMAGES…", help="Folders of new images.", exists=True)],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images to compare with. Left out: the run's validation and test.", exists=True),
+    ] = None,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Ask the teacher too: where do both disagree?")] = False,
+    count: Annotated[int, typer.Option(min=1, max=600, help="Images to name that would teach most.")] = 48,
+    false_alarms: Annotated[
+        float, typer.Option(min=0.005, max=0.5, metavar="SHARE", help="Chance of an alarm where nothing has moved.")
+    ] = 0.05,
+    output: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Left out: drift/ and the folder's name, in the run.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Have the images moved since the student was judged? Exit code 3 if so; names those that would teach most."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill.core.errors import DriftFound
+        from distill.core.progress import Progress
+        from distill.drift import show
+        from distill.drift.gather import gather
+
+        folder = _open_run(run)
+        progress = Progress(Console(quiet=as_json))
+        found = gather(
+            folder, images, progress, reference=reference, teacher=teacher, false_alarms=false_alarms, count=count
+        )
+        place = output if output is not None else folder.folder("drift") / images[0].resolve().name
+        show.write(found, place)
+        _show(found.document, show.describe(found.document, place), as_json=as_json)
+        if found.document["alarm"]:
+            raise DriftFound(show.verdict(found.document))
+
+    _end(work)
+
+
+@app.command("compare")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Run folders; the first is compared with.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Write a page, JSON and learning curves here."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Finished runs side by side: scores with paired intervals, what was set otherwise, learning curves."""
+
+    def work() -> None:
+        from distill.compare import show
+        from distill.compare.gather import gather
+
+        document = gather(runs)
+        if output is not None:
+            show.write(document, output)
+        _show(document, show.describe(document), as_json=as_json)
+        if output is not None and not as_json:
+            typer.echo(f"compared: {output / 'compare.html'}")
+
+    _end(work)
+
+
+@app.command("track")
+def track(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Left out: the latest.")] = None,
+    uri: Annotated[
+        str | None, typer.Option("--mlflow", metavar="URI", help="Of a server or store. Left out: mlflow.db here.")
+    ] = None,
+    experiment: Annotated[str, typer.Option(metavar="NAME", help="Experiment in MLflow.")] = "mobile-distill",
+) -> None:
+    """Log a finished run in MLflow: settings, metrics by epoch, scores, report and files."""
+
+    def work() -> None:
+        from distill.mlflow_log import log_run
+
+        folder = _open_run(run)
+        typer.echo(f"{folder.root}: MLflow run {log_run(folder, uri, experiment)}")
+
+    _end(work)
+
+
 @app.command("export", context_settings=_FORWARDED)
 def export(context: typer.Context) -> None:
     """Write TFLite or ONNX from a trained student: `distill export tflite --quantize`."""
@@ -454,20 +540,59 @@ def demo(context: typer.Context) -> None:
     _forward(["demo", *context.args])
 
 
-@app.command("tune", hidden=True)
-def tune(run: _Run = None) -> None:
+@app.command("tune")
+def tune(
+    config: _Config,
+    changes: _Set = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=RANGE", help="What to search: train.lr=1e-4..1e-2:log, train.epochs=4,8 …"),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials of the search, over all workers.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Begin no trial that would end later.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Left out: the run folder's name and -search.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of an Optuna storage. Left out: an SQLite file in the folder.")
+    ] = None,
+) -> None:
+    """Search settings that teach the student best on validation: random first, then TPE. The same command goes on.
+
+    Start it several times for several workers. Without --trials and --minutes it makes 20 trials.
+    """
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill.config_file import load_config, recipe_path
+        from distill.search.show import describe
+        from distill.search.study import Budget, search
+
+        path, console = recipe_path(config), Console()
+        named = load_config(path, changes or []).output
+        folder = output if output is not None else named.with_name(f"{named.name}-search")
+        budget = Budget(20 if trials is None and minutes is None else trials, minutes)
+        document = search(path, changes or [], space or [], budget, folder.absolute(), console, store=store)
+        _show(document, describe(document), as_json=False)
+
+    _end(work)
+
+
+@app.command("learn-on", hidden=True)
+def learn_on(run: _Run = None) -> None:
     """Let a student learn on under fake quantization; asked for by `distill export tflite --quantize` on rung 4."""
 
     def work() -> None:
         from rich.console import Console
 
+        from distill import learning_on
         from distill.config_file import load_config
         from distill.core.progress import Progress
         from distill.stages import Work
-        from distill.tuning import tune as learn
 
         folder = _open_run(run)
-        learn(Work(load_config(folder.root / "config.yaml"), folder, Progress(Console())))
+        learning_on.learn_on(Work(load_config(folder.root / "config.yaml"), folder, Progress(Console())))
 
     _end(work)
 

@@ -351,6 +351,14 @@ class Gates(Settings):
     `{metric: recall, of: glass, group: light=night, at_least: 0.9, sure: true}`."""
 
 
+class TuneSettings(Settings):
+    """What `distill tune` searches among."""
+
+    space: dict[str, str | list[str | int | float | bool]] = {}
+    """Dotted keys of settings and their ranges (`1e-4..1e-2:log`, `2..8`) or choices (`[4, 8]`). Default: learning
+    rate, weight decay, mixup, temperature and truth weight."""
+
+
 _KEYS_OF_TASKS = {
     "classification": {"labels": ["views"], "trust": ["calibrate", "balance"], "gates": ["min_test_accuracy"]},
     "segmentation": {
@@ -396,6 +404,8 @@ class RunConfig(Settings):
     sanity: Literal["stop", "warn"] = "stop"
     """What a failed check before the training of the student does: `distill sanity` says what is checked. warn: it is
     said, and training begins all the same."""
+    tune: TuneSettings = TuneSettings()
+    """What `distill tune` searches among."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of everything random."""
     output: Path

@@ -271,10 +271,10 @@ class Exporter:
             "lr": self.settings.tune_lr,
         }
         write_json(folder / "plan.json", asked)
-        command = [sys.executable, "-m", "distill", "tune", "--run", str(self._run.root)]
+        command = [sys.executable, "-m", "distill", "learn-on", "--run", str(self._run.root)]
         code = subprocess.run(command, check=False).returncode
         if code != 0:
-            raise ArtifactError(f"`distill tune --run {self._run.root}` ended with exit code {code} (above)")
+            raise ArtifactError(f"`distill learn-on --run {self._run.root}` ended with exit code {code} (above)")
         student = load_student(self._run)[0]
         load_weights(student.backbone, folder / "weights.safetensors")
         return tuned(student, plan, read_json(folder / "ranges.json")["ranges"])

@@ -12,6 +12,7 @@ DistillError
 ├── AuditFailed          3  the images have something that makes scores or truth wrong
 ├── ArtifactError        3  an exported file that did not answer right
 ├── SanityFailed         3  a check of what training starts from failed
+├── DriftFound           3  new images are not what the student was judged on
 └── GateFailed           3  the run finished, a promise in `gates:` does not hold
 """
 
@@ -28,6 +29,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "DistillError",
+    "DriftFound",
     "GateFailed",
     "Problem",
     "RunFolderError",
@@ -124,5 +126,11 @@ class SanityFailed(DistillError):  # noqa: N818 - the check did its work
 
 class GateFailed(DistillError):  # noqa: N818 - not an error: the run went well
     """The run finished and all artifacts are kept, but a gate does not hold."""
+
+    exit_code = 3
+
+
+class DriftFound(DistillError):  # noqa: N818 - not an error: the images were looked at
+    """New images differ from those that the student was judged on; everything was written."""
 
     exit_code = 3

@@ -56,6 +56,7 @@ __all__ = [
     "Fingerprint",
     "Gallery",
     "Leak",
+    "find_copies",
     "find_leaks",
     "fingerprint",
     "fingerprint_of",
@@ -196,6 +197,29 @@ def find_leaks(
                     of = held_out[alike[0].member]
                     leaks.append(Leak(record.id, of.id, of.split, alike[0].distance))
     return leaks
+
+
+def find_copies(records: Sequence[ImageRecord], cache: ImageCache, progress: Progress) -> list[int]:
+    """Find the photos that copy an earlier one of the same list, also mirrored, turned or trimmed.
+
+    Args:
+        records: photos.
+        cache: gives the images.
+        progress: told of each photo.
+
+    Returns:
+        Their places, in order.
+    """
+    if not records:
+        return []
+    prints: list[tuple[Fingerprint, ...]] = []
+    with ThreadPoolExecutor() as threads, progress.task("looking for copies", len(records)) as task:
+        for print_ in threads.map(lambda record: fingerprints(cache.get(record)), records):
+            prints.append(print_)
+            task.advance(1)
+    each = range(len(prints))
+    found = Gallery(prints, each).alike(prints, each)
+    return [place for place, alike in enumerate(found) if any(one.member < place for one in alike)]
 
 
 class Gallery:

@@ -60,7 +60,7 @@ VALUES = [
     (
         "trian: {epochs: 3}",
         "trian: unknown key (did you mean 'train'?); known: task, data, teacher, student, recipe, labels, trust, train,"
-        " export, benchmark, gates, sanity, seed, output",
+        " export, benchmark, gates, sanity, tune, seed, output",
     ),
     (
         "labels: {view: 3}",

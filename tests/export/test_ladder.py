@@ -112,5 +112,5 @@ def test_mistakes(finished: Workplace, arguments: list[str], message: str) -> No
 
 
 def test_tuning_without_a_plan_says_what_asks_for_it(finished: Workplace) -> None:
-    said = finished.run("tune", "--run", "runs/teacher", expect=2)
+    said = finished.run("learn-on", "--run", "runs/teacher", expect=2)
     assert "export/qat/plan.json does not exist; `distill export tflite --quantize --rung 4` writes it" in said

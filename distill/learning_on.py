@@ -20,10 +20,10 @@ from distill.stages import Work
 from distill.train import train
 from distill.trained_student import load_student
 
-__all__ = ["tune"]
+__all__ = ["learn_on"]
 
 
-def tune(work: Work) -> Path:
+def learn_on(work: Work) -> Path:
     """Do what `plan.json` in the folder `qat` asks for, unless that is done.
 
     Returns:

@@ -1,0 +1,1 @@
+"""`distill tune`: which settings teach a student best on the validation images."""
