@@ -45,11 +45,11 @@ _VERSIONS: dict[StageName, int] = {
     "data": 3,
     "teacher": 3,
     "labels": 3,
-    "student": 3,
-    "baseline": 4,
+    "student": 4,
+    "baseline": 5,
     "export": 6,
     "benchmark": 2,
-    "report": 2,
+    "report": 3,
 }
 
 _NEEDS: dict[StageName, tuple[StageName, ...]] = {
