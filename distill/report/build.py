@@ -169,6 +169,10 @@ def _notes(run: Run, config: RunConfig, split: str, summaries: dict[str, Any], m
         yield f"Only {student['images']} labelled images were scored: the intervals are wide."
     if student[metric.key]["value"] > teacher[metric.key]["value"]:
         yield "The student beats its teacher: a better teacher would probably help further."
+    reached = student[metric.key]["value"]
+    for name, scores in (summaries["baseline"]["simple"] | summaries["student"]["simple"]).items():
+        if scores[split][metric.key]["value"] >= reached:
+            yield f"The student is no better than {name}: what did training bring?"
     if "absent" in summaries["baseline"]:
         yield f"{summaries['baseline']['absent']}: whether distillation helped cannot be said."
 
