@@ -233,8 +233,9 @@ def student(work: Work) -> dict[str, Any]:
     _draw_what_is_fed(network, examples, manifest.classes, folder / "fed", cache)
     from distill.simple import Blind
 
-    blind = _score_simple(work, {"black images": Blind(_torch_predictor(network))}, "student", manifest, task, cache)
-    return {**summary, "choice": choice, "simple": blind}
+    blind = {"black images": ("the student", Blind(_torch_predictor(network)))}
+    simple = _score_simple(work, blind, "student", manifest, task, cache)
+    return {**summary, "choice": choice, "simple": simple}
 
 
 def baseline(work: Work) -> dict[str, Any]:
@@ -261,40 +262,46 @@ def baseline(work: Work) -> dict[str, Any]:
 
 def _simple(
     work: Work, known: Sequence[ImageRecord], manifest: Manifest, task: Task, cache: ImageCache
-) -> dict[str, Predictor]:
-    """Answers by frequency alone and, where images are answered, by the features that the student starts from."""
+) -> dict[str, tuple[str, Predictor]]:
+    """Answers by frequency alone and, where images are answered, by the features that the student starts from.
+
+    By name, each with what it stands on.
+    """
     from distill.probe import fit_probe
     from distill.simple import Frequencies, Neighbours
 
     if not known:
         return {}
     config, size = work.config, work.config.student.image_size
-    found: dict[str, Predictor] = {"class frequencies": Frequencies(task, known, size)}
+    found: dict[str, tuple[str, Predictor]] = {"class frequencies": ("the labelled images", Frequencies(task, known, size))}
     if not task.by_pixel and len(task.classes_in(known)) > 1:
         start = build_network(work, config.student, manifest)
-        kind = "pretrained" if start.pretrained else "untrained"
-        found[f"nearest neighbours, {kind}"] = Neighbours(start, known[:_FEATURES], cache, config.data.resize)
+        features = f"{'pretrained' if start.pretrained else 'untrained'} features"
+        found["nearest neighbours"] = (features, Neighbours(start, known[:_FEATURES], cache, config.data.resize))
         probed = deepcopy(start)
         lesson = task.lessons_of_truth(
             known, work.view_plan(config.train), config.train, epoch_size=len(known), size=size
         ).fixed(_FEATURES)
         validation = manifest.of("validation", labelled=True)
         fit_probe(probed, lesson, validation, cache=cache, resize=config.data.resize)
-        found[f"logistic regression, {kind}"] = _torch_predictor(probed)
+        found["logistic regression"] = (features, _torch_predictor(probed))
     return found
 
 
 def _score_simple(
-    work: Work, predictors: Mapping[str, Predictor], stage: str, manifest: Manifest, task: Task, cache: ImageCache
+    work: Work,
+    predictors: Mapping[str, tuple[str, Predictor]],
+    stage: str,
+    manifest: Manifest,
+    task: Task,
+    cache: ImageCache,
 ) -> dict[str, Any]:
-    """Scores by name; the answers are kept as those of trainings are."""
-    return {
-        name: {
-            split: score.as_dict()
-            for split, score in _score(work, predictor, stage, manifest, task, cache, name=name).items()
-        }
-        for name, predictor in predictors.items()
-    }
+    """What each stands on and its scores; the answers are kept as those of trainings are."""
+    found = {}
+    for name, (basis, predictor) in predictors.items():
+        scores = _score(work, predictor, stage, manifest, task, cache, name=name)
+        found[name] = {"detail": basis, "scores": {split: score.as_dict() for split, score in scores.items()}}
+    return found
 
 
 def export(work: Work) -> dict[str, Any]:

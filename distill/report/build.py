@@ -74,9 +74,9 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
         "notes": list(_notes(run, config, split, summaries, metric)),
         "rows": [
             *(
-                simple_row(name, scores[split], metric)
+                simple_row(name, summary, split, metric)
                 for stage in ("baseline", "student")
-                for name, scores in summaries[stage]["simple"].items()
+                for name, summary in summaries[stage]["simple"].items()
             ),
             *(trained_row(name, summaries[stage], split, metric) for name, stage in _STAGES.items()),
             *(file_row(file, timed["rows"], split, metric) for file in files),
@@ -170,8 +170,8 @@ def _notes(run: Run, config: RunConfig, split: str, summaries: dict[str, Any], m
     if student[metric.key]["value"] > teacher[metric.key]["value"]:
         yield "The student beats its teacher: a better teacher would probably help further."
     reached = student[metric.key]["value"]
-    for name, scores in (summaries["baseline"]["simple"] | summaries["student"]["simple"]).items():
-        if scores[split][metric.key]["value"] >= reached:
+    for name, simple in (summaries["baseline"]["simple"] | summaries["student"]["simple"]).items():
+        if simple["scores"][split][metric.key]["value"] >= reached:
             yield f"The student is no better than {name}: what did training bring?"
     if "absent" in summaries["baseline"]:
         yield f"{summaries['baseline']['absent']}: whether distillation helped cannot be said."

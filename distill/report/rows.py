@@ -77,9 +77,10 @@ def trained_row(name: str, summary: Mapping[str, Any], split: str, metric: Metri
     }
 
 
-def simple_row(name: str, score: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
-    """A baseline that hardly learns, from its score."""
-    row: dict[str, Any] = {**_UNKNOWN, "name": name, "detail": "", "runtime": "baseline", **_scored(score, metric)}
+def simple_row(name: str, summary: Mapping[str, Any], split: str, metric: Metric) -> dict[str, Any]:
+    """A baseline that hardly learns, from what its stage says of it."""
+    row: dict[str, Any] = {**_UNKNOWN, "name": name, "detail": summary["detail"], "runtime": "baseline"}
+    row |= _scored(summary["scores"][split], metric)
     return {**row, "status": "ok", "reason": ""}
 
 

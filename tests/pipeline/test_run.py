@@ -41,8 +41,14 @@ def test_run_makes_every_file_and_proves_it(finished: Workplace) -> None:
 def test_report_holds_every_row_and_no_link_to_the_network(finished: Workplace) -> None:
     run = finished.root / "runs/teacher"
     document = json.loads((run / "report.json").read_text())
-    assert [row["name"] for row in document["rows"]] == ["teacher", "control", "student", *ARTIFACTS]
-    assert all(row["status"] == "ok" and row["latency"] for row in document["rows"])
+    simple = ["class frequencies", "nearest neighbours", "logistic regression", "black images"]
+    assert [row["name"] for row in document["rows"]] == [*simple, "teacher", "control", "student", *ARTIFACTS]
+    scores = {row["name"]: row["score"]["value"] for row in document["rows"]}
+    assert scores["class frequencies"] == pytest.approx(1 / 3)  # three classes, equally many of each
+    assert scores["black images"] == pytest.approx(1 / 3) and scores["student"] > scores["black images"]
+    assert scores["nearest neighbours"] > 1 / 3 and scores["logistic regression"] > 1 / 3
+    assert all(row["status"] == "ok" for row in document["rows"])
+    assert all(row["latency"] for row in document["rows"][len(simple) :])
     assert document["gain"] is not None and document["fed"] and document["curves"]
     page = (run / "report.html").read_text()
     assert all(name in page for name in ARTIFACTS)

@@ -63,7 +63,7 @@ def write_run(root: Path, task: Task, said: dict[str, Answers], split: str) -> R
         "scores": {**scores["teacher"], "validation": scores["teacher"][split]},
     }
     summaries["student"] = {**trained, "training": {"decisions": {}}, "scores": scores["student"], "simple": {}}
-    simple = {"class frequencies": scores["student"]}
+    simple = {"class frequencies": {"detail": "nothing", "scores": scores["student"]}}
     summaries["baseline"] = {"absent": "no labelled images", "simple": simple}
     if "control" in said:
         control = {**trained, "training": {"decisions": {}}, "scores": scores["control"]}
