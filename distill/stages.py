@@ -273,7 +273,8 @@ def _simple(
     if not known:
         return {}
     config, size = work.config, work.config.student.image_size
-    found: dict[str, tuple[str, Predictor]] = {"class frequencies": ("the labelled images", Frequencies(task, known, size))}
+    found: dict[str, tuple[str, Predictor]] = {}
+    found["class frequencies"] = ("the labelled images", Frequencies(task, known, size))
     if not task.by_pixel and len(task.classes_in(known)) > 1:
         start = build_network(work, config.student, manifest)
         features = f"{'pretrained' if start.pretrained else 'untrained'} features"
