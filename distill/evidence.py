@@ -137,7 +137,7 @@ def gather(run: Run, settings: Mapping[str, Any]) -> Evidence:
     split: Split = "test" if manifest.of("test", labelled=True) else "validation"
 
     def answers(stage: str) -> Answers:
-        return task.load_answers(run.folder(stage) / "predictions" / f"{split}.parquet")
+        return task.load_answers(run.stage_answers(stage, split))
 
     teacher, student = answers("teacher"), answers("student")
     control = None if "absent" in summaries["baseline"] else answers("baseline")

@@ -138,7 +138,7 @@ def _filters(network: Network, folder: Path) -> dict[str, Any] | None:
 def _heat_maps(work: Work, network: Network, manifest: Manifest, task: Task, folder: Path) -> list[dict[str, Any]]:
     """Grad-CAM of the most confident mistakes (Selvaraju et al. 2017, arXiv 1610.02391)."""
     split = "test" if manifest.of("test", labelled=True) else "validation"
-    answers = task.load_answers(work.run.folder("student") / "predictions" / f"{split}.parquet")
+    answers = task.load_answers(work.run.answers("student", split))
     assert isinstance(answers, LabelAnswers)
     confidence = softmax(answers.logits).max(axis=1)
     said = answers.logits.argmax(axis=1)

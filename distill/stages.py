@@ -87,7 +87,7 @@ class Work:
         self, manifest: Manifest, task: Task, folder: Path, size: int
     ) -> tuple[Examples, dict[str, Any]]:
         """What a student that is shown `size` pixels learns from, and a summary of the choice, written to `folder`."""
-        said = task.load_answers(self.run.folder("teacher") / "predictions" / "validation.parquet")
+        said = task.load_answers(self.run.answers("teacher", "validation"))
         return task.lessons_of_teacher(
             manifest.of("train"),
             self.run.folder("labels"),
@@ -470,8 +470,7 @@ def _score(
             scores[split], answers = evaluate(
                 predictor, task, records, cache, work.config.data.resize, progress=work.progress
             )
-            file = f"{name}.{split}.parquet" if name else f"{split}.parquet"
-            answers.save(work.run.folder(stage) / "predictions" / file)
+            answers.save(work.run.stage_answers(stage, split, name))
     return scores
 
 

@@ -162,7 +162,7 @@ def _bring(given: Brought, run: Run, progress: Progress) -> Run:
         for split in ("validation", "test"):
             records = manifest.of(split)
             said = judge.examine(records, np.stack([answers[record.id] for record in records]), _RESIZE)
-            said.save(folder / "predictions" / f"{split}.parquet")
+            said.save(run.answers("student", split))
         save_weights(network.backbone, folder / "weights.safetensors")
         scratch.replace(folder / "network.pt2")
         write_json(folder / BROUGHT, facts | {"compared": compared})

@@ -165,7 +165,7 @@ class Exporter:
             kept = f". Kept as {rejected}" if rejected.exists() else ""
             raise ArtifactError(f"{error}{kept}") from error
         for split, answers in made.answers.items():
-            answers.save(self._folder / "predictions" / f"{name}.{split}.parquet")
+            answers.save(self._run.answers(name, split))
         manifest = {
             "manifest_version": 1,
             "name": name,
@@ -425,7 +425,7 @@ class Exporter:
             score, answers = evaluate(
                 predictor, task, records, inputs.cache, self._card["resize"], progress=self._progress
             )
-            student = task.load_answers(self._run.folder("student") / "predictions" / f"{split}.parquet")
+            student = task.load_answers(self._run.answers("student", split))
             if student.ids != answers.ids:
                 raise RunFolderError(f"{self._run.root}: the images changed since training; `distill run` goes on")
             compared = {"drop": asdict(task.difference(student, answers)), **task.parity(student, answers)._asdict()}

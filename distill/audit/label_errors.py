@@ -229,7 +229,7 @@ def _answers(run: Run | None, manifest: Manifest, config: RunConfig | None) -> I
         return
     task = plugins.load("tasks", config.task).build(None, manifest.classes)
     for split in ("validation", "test"):
-        path = run.folder("teacher") / "predictions" / f"{split}.parquet"
+        path = run.answers("teacher", split)
         if path.exists():
             yield task.load_answers(path)
 

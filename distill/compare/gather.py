@@ -152,7 +152,7 @@ def _truth(record: ImageRecord) -> tuple[str | None, str | None]:
 def _answers(run: _Opened, task: Task, split: Split, shared: Sequence[str]) -> dict[str, Answers]:
     found = {}
     for predictor in PREDICTORS:
-        path = _predictions(run.run, predictor, split)
+        path = run.run.answers(predictor, split)
         if path.exists():
             answers = task.load_answers(path)
             places = {image: place for place, image in enumerate(answers.ids)}
@@ -163,13 +163,6 @@ def _answers(run: _Opened, task: Task, split: Split, shared: Sequence[str]) -> d
             f"{run.run.root}: its student was scored on other {split} images than it has now; `distill run` goes on"
         )
     return found
-
-
-def _predictions(run: Run, predictor: str, split: Split) -> Path:
-    stage = {"student": "student", "control": "baseline"}.get(predictor)
-    if stage is not None:
-        return run.folder(stage) / "predictions" / f"{split}.parquet"
-    return run.folder("export") / "predictions" / f"{predictor}.{split}.parquet"
 
 
 def _cost(run: _Opened, predictor: str) -> dict[str, Any]:

@@ -15,10 +15,13 @@ from distill import __version__
 from distill.core.errors import RunFolderError
 from distill.core.files import read_json, write_json
 
-__all__ = ["FORMAT", "Run", "latest_run"]
+__all__ = ["FORMAT", "MADE_BY", "Run", "latest_run"]
 
 FORMAT: Final = 1
 """Layout of the folder; a run of another format is refused."""
+
+MADE_BY: Final = {"teacher": "teacher", "control": "baseline", "student": "student"}
+"""Stages by the predictor that they make."""
 
 _MARK = "run.json"
 
@@ -92,6 +95,21 @@ class Run:
     def folder(self, stage: str) -> Path:
         """Folder of a stage."""
         return self.root / stage
+
+    def answers(self, predictor: str, split: str) -> Path:
+        """Where the answers of a predictor to the labelled images of a split are kept, as Parquet.
+
+        Args:
+            predictor: `teacher`, `control`, `student`, or an exported file such as `tflite-int8`.
+            split: validation or test.
+        """
+        if predictor in MADE_BY:
+            return self.stage_answers(MADE_BY[predictor], split)
+        return self.stage_answers("export", split, predictor)
+
+    def stage_answers(self, stage: str, split: str, name: str = "") -> Path:
+        """The same by the stage that wrote them; `name` tells those apart of which a stage has several."""
+        return self.folder(stage) / "predictions" / (f"{name}.{split}.parquet" if name else f"{split}.parquet")
 
     def done(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
         """What a finished stage said of itself, or None if it has to run."""

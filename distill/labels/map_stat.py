@@ -158,7 +158,7 @@ def trusted(labelled: LabelledMaps, settings: Mapping[str, Any]) -> float | None
 
 def _said(labelled: LabelledMaps) -> MaskAnswers | None:
     """The teacher's answers about the validation images; None where it was not scored."""
-    path = labelled.run.folder("teacher") / "predictions" / "validation.parquet"
+    path = labelled.run.answers("teacher", "validation")
     return MaskAnswers.load(path, len(labelled.manifest.classes)) if path.exists() else None
 
 

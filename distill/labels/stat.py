@@ -158,7 +158,7 @@ def _left_out_by_trust(run: Run) -> dict[str, Any] | None:
 
 def _validation(run: Run, *, calibrate: bool) -> dict[str, Any] | None:
     """What trusting the teacher from some confidence on gives on labelled images; None where it was not scored."""
-    path = run.folder("teacher") / "predictions" / "validation.parquet"
+    path = run.answers("teacher", "validation")
     if not path.exists():
         return None
     said = LabelAnswers.load(path)

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from distill import __version__
 from distill.config import Gates, RunConfig
 from distill.core import plugins
 from distill.core.files import read_json, write_json, write_text
 from distill.core.metrics_log import MetricsLog
-from distill.core.run import Run
+from distill.core.run import MADE_BY, Run
 from distill.core.task import Answers, Metric, Task
 from distill.core.types import Split, softmax
 from distill.data.decode import DecodeError, decode
@@ -32,8 +32,6 @@ __all__ = ["write_report"]
 
 _MISTAKES = 12
 _MISTAKE_PIXELS = 160
-_STAGES: Final = {"teacher": "teacher", "control": "baseline", "student": "student"}
-"""Stages by what they made."""
 
 
 def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
@@ -55,10 +53,8 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
     trained = _trainings(summaries)
     main = next((f for f in files if f["name"] == "tflite-int8" and f["status"] == "ok"), None)
     best = main["name"] if main else "student"
-    said = {
-        name: task.load_answers(path) for name in (*_STAGES, best) if (path := _predictions(run, name, split)).exists()
-    }
-    scores = {name: summaries[stage]["scores"][split] for name, stage in _STAGES.items() if name in said}
+    said = {name: task.load_answers(path) for name in (*MADE_BY, best) if (path := run.answers(name, split)).exists()}
+    scores = {name: summaries[stage]["scores"][split] for name, stage in MADE_BY.items() if name in said}
     scores |= {best: main["scores"][split]} if main else {}
     groups = find_groups(config.data, manifest.of(split, labelled=True))
     gain = task.difference(said["student"], said["control"]) if "control" in said else None
@@ -78,7 +74,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
                 for stage in ("baseline", "student")
                 for name, summary in summaries[stage]["simple"].items()
             ),
-            *(trained_row(name, summaries[stage], split, metric) for name, stage in _STAGES.items()),
+            *(trained_row(name, summaries[stage], split, metric) for name, stage in MADE_BY.items()),
             *(file_row(file, timed["rows"], split, metric) for file in files),
         ],
         "phone": phone_rows(read_json(on_phone), files) if on_phone.exists() else None,
@@ -124,13 +120,6 @@ def _trainings(summaries: dict[str, dict[str, Any]]) -> set[str]:
     if fit:
         names |= {f"teacher {member}" for member in fit["members"]} if "members" in fit else {"teacher"}
     return names
-
-
-def _predictions(run: Run, name: str, split: Split) -> Path:
-    """Where the answers of a predictor are kept."""
-    if name in _STAGES:
-        return run.folder(_STAGES[name]) / "predictions" / f"{split}.parquet"
-    return run.folder("export") / "predictions" / f"{name}.{split}.parquet"
 
 
 def _gates(gates: Gates, file: dict[str, Any] | None, split: str, metric: Metric) -> Iterator[dict[str, Any]]:

@@ -186,7 +186,7 @@ def _labelled(run: Run, *, disagree: bool) -> tuple[Manifest, list[Item]]:
         return labels.manifest, found
     records = {record.id: record for record in labels.manifest.records}
     for split in ("validation", "test"):
-        paths = {who: run.folder(who) / "predictions" / f"{split}.parquet" for who in ("teacher", "student")}
+        paths = {who: run.answers(who, split) for who in ("teacher", "student")}
         said = {who: LabelAnswers.load(path) for who, path in paths.items() if path.exists()}
         if "teacher" not in said:
             continue
@@ -230,7 +230,7 @@ def _of_predictions(run: Run, manifest: Manifest) -> Iterable[Item]:
     agreement: dict[str, dict[str, float]] = {}
     for split in ("validation", "test"):
         for who in ("teacher", "student"):
-            path = run.folder(who) / "predictions" / f"{split}.parquet"
+            path = run.answers(who, split)
             if path.exists():
                 answers = MaskAnswers.load(path, len(manifest.classes))
                 for id_, counts in zip(answers.ids, answers.counts, strict=True):
