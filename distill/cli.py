@@ -448,7 +448,7 @@ def drift(
     count: Annotated[int, typer.Option(min=1, max=600, help="Images to name that would teach most.")] = 48,
     false_alarms: Annotated[
         float, typer.Option(min=0.005, max=0.5, metavar="SHARE", help="Chance of an alarm where nothing has moved.")
-    ] = 0.05,
+    ] = 0.01,
     output: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Left out: drift/ and the folder's name, in the run.")
     ] = None,

@@ -40,7 +40,7 @@ def verdict(document: dict[str, Any]) -> str:
     if not moved:
         return f"no alarm: no test tells the new images from the reference (chance of a false alarm at most {limit})"
     changed = [f"{row['name']} {row['change']}" for row in document["classes"] or () if row["change"]]
-    classes = f"; classes: {', '.join(changed)}" if changed and "answers" in moved else ""
+    classes = f"; classes: {', '.join(changed)}" if changed and {"rarer", "more frequent"} & set(moved) else ""
     return f"the images have moved: {', '.join(moved)}{classes} (chance of a false alarm at most {limit})"
 
 
@@ -125,7 +125,7 @@ def _notes(document: dict[str, Any]) -> list[str]:
     ]
     if document["classes"] is None:
         lines.append("shares of classes were not estimated: the student does not tell them apart well enough")
-    elif names - {"answers", "confidence", "features"}:
+    elif names - {"rarer", "more frequent", "confidence", "features"}:
         lines.append("shares of classes are estimated as if each class still looked as it did, and the images do not")
     if teacher is not None:
         was, is_ = teacher["agreement_before"], teacher["agreement_now"]

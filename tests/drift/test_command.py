@@ -41,7 +41,8 @@ def test_more_of_the_same_is_no_alarm(finished: Workplace, tmp_path: Path) -> No
     assert not document["alarm"] and document["reference"]["images"] == 60
     assert document["new"]["images"] == 37 and document["new"]["copies"] >= 1
     assert document["new"]["left_out"] == {"not an image that Pillow can read": 1}
-    assert {row["name"] for row in document["tests"]} >= {"features", "confidence", "answers", "brightness"}
+    names = {row["name"] for row in document["tests"]}
+    assert names >= {"features", "confidence", "rarer", "more frequent", "brightness"}
     rows = list(csv.DictReader((tmp_path / "out/teach.csv").read_text().splitlines()))
     assert [row["rank"] for row in rows] == [str(n) for n in range(1, 11)]
     assert len({row["path"] for row in rows}) == 10 and all(0 <= float(row["uncertainty"]) <= 1 for row in rows)
@@ -67,7 +68,7 @@ def test_darker_images_are_an_alarm_with_exit_code_3(finished: Workplace, tmp_pa
 def test_a_class_left_out_is_named(finished: Workplace, tmp_path: Path, progress: Progress) -> None:
     found = gather(Run(finished.root / "runs/teacher"), [_photos(tmp_path / "new", ["green", "red"], 90)], progress)
     changes = {row["name"]: row["change"] for row in found.document["classes"]}
-    assert changes["violet"] == "left out" and "answers" in show.verdict(found.document)
+    assert changes["violet"] == "left out" and "rarer" in show.verdict(found.document)
     assert "violet left out" in show.verdict(found.document)
 
 

@@ -17,7 +17,7 @@ def test_false_alarms_come_as_often_as_they_may() -> None:
         splits = Splits(40, 20, seed, permutations=200)
         features = rng.standard_t(3, (60, 4)).astype(np.float32)
         least = min(outcome.p for outcome in splits.distances(features))
-        alarms += [splits.mmd(features).p <= 0.1, least <= 0.1, splits.shift(np.abs(features)).p <= 0.1]
+        alarms += [splits.mmd(features).p <= 0.1, least <= 0.1, splits.rise(np.abs(features)).p <= 0.1]
     assert all(8 <= count <= 34 for count in alarms), alarms
 
 
@@ -29,7 +29,8 @@ def test_what_moved_is_seen() -> None:
     wider = np.concatenate([rng.normal(0, 1, (100, 8)), rng.normal(0, 2, (50, 8))]).astype(np.float32)
     assert splits.mmd(wider).p < 0.002
     answers = np.eye(3, dtype=np.float32)[[*[0, 1, 2] * 33, 0, *[0, 1] * 25]]
-    assert splits.shift(answers).p == 1 / 2000
+    assert splits.rise(1 - answers).p == 1 / 2000
+    assert splits.rise(answers[:, 2:]).p == 1.0  # the third class came less often, which is no rise
 
 
 def test_the_distance_is_that_of_kolmogorov_and_smirnov_also_with_ties() -> None:
@@ -50,7 +51,7 @@ def test_mmd_is_its_definition() -> None:
 def test_equal_images_are_no_alarm() -> None:
     splits = Splits(30, 20)
     same = np.ones((50, 4), np.float32)
-    assert splits.mmd(same).p == splits.shift(same).p == 1.0
+    assert splits.mmd(same).p == splits.rise(same).p == 1.0
     assert [outcome.p for outcome in splits.distances(same)] == [1.0] * 4
 
 
