@@ -42,6 +42,8 @@ for _side in (YamlLoader, YamlDumper):
 Place = tuple[str | int, ...]
 """Keys and numbers of entries on the way to a value."""
 
+_MOST_VALUES = 100_000  # 1,000 classes are 1,000 values; aliases of aliases can be 9 to the power of 9 in a few lines
+
 
 class Document:
     """A YAML file with the line of every key, and the mistakes found so far."""
@@ -51,6 +53,7 @@ class Document:
         self.lines: dict[Place, int] = {}
         self.overridden: set[Place] = set()
         self.problems: list[Problem] = []
+        self._values = 0
 
     def parse(self, text: str) -> dict[str, Any]:
         try:
@@ -60,6 +63,8 @@ class Document:
                 values = {} if node is None else self._value(loader, node, ())
             finally:
                 loader.dispose()
+        except RecursionError:
+            raise ConfigError(self.name, [Problem(self.name, "", "not YAML: nested too deeply")]) from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f"{self.name}:{mark.line + 1}" if mark else self.name
@@ -70,6 +75,9 @@ class Document:
 
     def _value(self, loader: YamlLoader, node: yaml.Node, at: Place, inside: tuple[yaml.Node, ...] = ()) -> Any:
         self.lines.setdefault(at, node.start_mark.line + 1)
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise yaml.MarkedYAMLError(None, None, f"more than {_MOST_VALUES} values", node.start_mark)
         if any(node is outer for outer in inside):
             raise yaml.MarkedYAMLError(None, None, "an anchor that holds itself", node.start_mark)
         inside = (*inside, node)

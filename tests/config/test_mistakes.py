@@ -313,6 +313,13 @@ def test_what_is_no_plain_yaml(here: Path, mistakes: Mistakes, lines: str, numbe
     assert not (here / "pwned").exists()
 
 
+def test_a_few_lines_cannot_become_billions_of_values(mistakes: Mistakes) -> None:
+    aliases = ["a: &a0 [x]", *(f"b{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10))]
+    (problem,) = mistakes("\n".join(aliases))
+    assert problem.endswith("not YAML: more than 100000 values")
+    assert mistakes("a: " + "[" * 3000 + "]" * 3000) == ["teacher.yaml: not YAML: nested too deeply"]
+
+
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words\n", "3\n"])
 def test_a_document_without_keys(mistakes: Mistakes, text: str) -> None:
     assert mistakes(text) == ["teacher.yaml:1: expected keys and values, `task: …`"]
