@@ -48,7 +48,8 @@ def check_classes(subject: Subject) -> Seen:
         known.update(_truth_of(subject, record, view))
     told = lesson.truth[lesson.truth_share * lesson.weight > 0] if known else lesson.truth[:0]
     asked = set(np.unique(told.reshape(-1, len(names)).argmax(axis=-1)).tolist()) if told.size else set()
-    lost = [names[place] for place in sorted(known) if place not in asked]
+    taught = subject.store is None or subject.setting("truth_weight", 1.0) > 0  # else the teacher alone is asked for
+    lost = [names[place] for place in sorted(known) if place not in asked] if taught else []
     teacher = lesson.teacher.reshape(-1, len(names)).max(axis=0)
     often = _OFTEN_BY_PIXEL if subject.task.by_pixel else _OFTEN
     never = [
@@ -57,7 +58,9 @@ def check_classes(subject: Subject) -> Seen:
         if subject.store is not None and count >= often and teacher[place] < 1e-3
     ]
     told_of = f"{len(known)} classes in the truth of {len(lesson.shown)} images"
-    saw = f"{told_of}, all asked for" if not lost and not never else told_of
+    saw = f"{told_of}, {'all asked for' if taught else 'which the teacher alone answers for'}"
+    if lost or never:
+        saw = told_of
     if lost:
         saw += f"; truth names but no target asks for {', '.join(lost)}"
     if never:

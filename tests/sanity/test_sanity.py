@@ -18,6 +18,7 @@ from distill.config_file import load_config
 from distill.core.errors import SanityFailed, UserError
 from distill.core.run import Run
 from distill.sanity import suite
+from distill.sanity.targets import check_classes
 from distill.sanity_check import check
 from distill.stages import Work
 from distill.torch_predictor import Network
@@ -75,6 +76,12 @@ def test_a_config_without_a_run_has_its_images_read_and_learns_from_truth(work: 
     with pytest.raises(UserError, match="holds what was made of other images or settings of `data`"):
         check(str(config), quick=True, console=QUIET)
     assert (output / "data/stage.json").read_bytes() == made
+
+
+def test_truth_that_the_settings_leave_out_is_not_missed(work: Work, tmp_path: Path) -> None:
+    settings = work.config.train.model_copy(update={"truth_weight": 0.0})
+    seen = check_classes(places.looked_at(work, tmp_path / "student", train=settings))
+    assert seen.holds, seen.saw
 
 
 def test_it_touches_neither_weights_nor_random_state(work: Work, tmp_path: Path) -> None:
