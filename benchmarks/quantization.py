@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
+from _stock import Stock, converted, fed, stock_recipe
 from rich.console import Console
 from rich.table import Table
 
@@ -37,14 +38,13 @@ from distill.core.progress import Progress
 from distill.core.quiet import quiet
 from distill.core.run import Run
 from distill.core.timing import percentiles
-from distill.core.types import FloatArray, Images, Predictor
+from distill.core.types import Images
 from distill.data.decode import decode
 from distill.data.views import fixed_view, render
 from distill.students.timm import Config, build
 from distill.torch_predictor import Network
 from distill.trained_student import load_student
 from export.files import Exporter
-from export.graph import ForNormalized
 from export.isolated import IsolatedFile
 from export.quantize import tflite
 from export.quantize.ladder import Ladder
@@ -102,19 +102,19 @@ def _measured(folder: Path, scratch: Path, rounds: int) -> dict[str, Any]:
     calibration = exporter.calibration_images()
     for name, content in (("stock static", calibration), ("stock dynamic", None)):
         with quiet():
-            (scratch / f"{name}.tflite").write_bytes(_stock(_converted(student), content))
+            (scratch / f"{name}.tflite").write_bytes(stock_recipe(converted(student), content))
     names = [*made, "stock static", "stock dynamic"]
     with ExitStack() as stack:
         opened = {name: stack.enter_context(IsolatedFile(scratch / f"{name}.tflite", "tflite")) for name in names}
         samples: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(rounds):
             for name, file in opened.items():
-                shown = _fed(file, np.concatenate(calibration[:1]))
+                shown = fed(file, np.concatenate(calibration[:1]))
                 samples[name] += file.time(shown, runs=20, warmup=3)["samples_ms"]
         facts = {name: file.facts for name, file in opened.items()}
         scores = {name: manifest["scores"]["test"] for name, manifest in made.items()}
         for name in names[len(made) :]:
-            scores[name] = exporter.compare(_Stock(opened[name], card["class_names"]))["test"]
+            scores[name] = exporter.compare(Stock(opened[name], card["class_names"]))["test"]
     metric = made["float32"]["metric"]["key"]
     float_ms = percentiles(samples["float32"])["p50_ms"]
     files = [
@@ -136,31 +136,6 @@ def _measured(folder: Path, scratch: Path, rounds: int) -> dict[str, Any]:
     return {"name": what, "image_size": card["image_size"], "metric": metric, "files": files}
 
 
-class _Stock(Predictor):
-    """A file of a stock recipe: normalised values in, probabilities out, either of them in whatever type it has."""
-
-    def __init__(self, file: IsolatedFile, class_names: Sequence[str]) -> None:
-        self._file, self._class_names = file, tuple(class_names)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self._class_names
-
-    @property
-    def image_size(self) -> int:
-        return int(self._file.facts["inputs"][0]["shape"][1])
-
-    def predict(self, images: Images) -> FloatArray:
-        (given,) = self._file.facts["outputs"]
-        answers = self._file.run(_fed(self._file, images))
-        if given["dtype"] != "float32":
-            answers = (answers.astype(np.float32) - given["zero_point"]) * np.float32(given["scale"])
-        return np.log(np.maximum(answers, 1e-12)).astype(np.float32)
-
-    def digest(self) -> str:
-        return ""
-
-
 def _untrained(options: argparse.Namespace) -> None:
     settings = Config.model_validate(yaml.safe_load(options.student))
     student = build(settings, [f"class {n}" for n in range(options.classes)]).eval()
@@ -173,11 +148,11 @@ def _untrained(options: argparse.Namespace) -> None:
             with quiet():
                 path.write_bytes(write())
             opened[name] = stack.enter_context(IsolatedFile(path, "tflite"))
-        answers = {name: file.run(_fed(file, shown)) for name, file in opened.items()}
+        answers = {name: file.run(fed(file, shown)) for name, file in opened.items()}
         samples: dict[str, list[float]] = {name: [] for name in opened}
         for _ in range(options.rounds):
             for name, file in opened.items():
-                samples[name] += file.time(_fed(file, shown[:1]), runs=20, warmup=3)["samples_ms"]
+                samples[name] += file.time(fed(file, shown[:1]), runs=20, warmup=3)["samples_ms"]
         sizes = {name: (Path(folder) / f"{name}.tflite").stat().st_size for name in opened}
     exact, float_ms = answers["float32"].argmax(axis=1), percentiles(samples["float32"])["p50_ms"]
     rows = [
@@ -217,57 +192,18 @@ def _files(student: Network, calibration: Sequence[Images]) -> dict[str, Callabl
         plan = ladder.plan(number) or ladder.plan(number - 1)
         assert plan is not None
         with quiet():
-            return tflite.quantize_int8(_converted(plan.student), plan)
+            return tflite.quantize_int8(converted(plan.student), plan)
 
     return {
-        "float32": lambda: _converted(student),
+        "float32": lambda: converted(student),
         **{f"rung {number}": partial(rung, number) for number in (1, 2, 3)},
-        "stock static": lambda: _stock(_converted(student), calibration),
-        "stock dynamic": lambda: _stock(_converted(student), None),
+        "stock static": lambda: stock_recipe(converted(student), calibration),
+        "stock dynamic": lambda: stock_recipe(converted(student), None),
     }
 
 
 def _no_training(plan: Int8Plan) -> Int8Plan:
     raise NotImplementedError("rung 4 takes the teacher's answers, of which there are none here")
-
-
-def _converted(network: Network) -> bytes:
-    import litert_torch
-    import torch
-
-    size = network.image_size
-    converted = litert_torch.convert(ForNormalized(network).eval(), (torch.zeros(1, size, size, 3),))
-    content: bytes = converted.model_content()
-    return content
-
-
-def _stock(model: bytes, calibration: Sequence[Images] | None) -> bytes:
-    """A recipe of the quantizer as it comes."""
-    from ai_edge_quantizer import quantizer, recipe
-
-    chosen = recipe.dynamic_wi8_afp32() if calibration is None else recipe.static_wi8_ai8()
-    work = quantizer.Quantizer(bytearray(model), chosen)
-    if calibration is None:
-        return bytes(work.quantize().quantized_model)
-    shown = [{"args_0": _normalised(image)} for image in calibration]
-    return bytes(work.quantize(work.calibrate({"serving_default": shown})).quantized_model)
-
-
-def _normalised(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return images.astype(np.float32) / np.float32(127.5) - 1
-
-
-def _fed(file: IsolatedFile, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """Images as the file's input takes them."""
-    (taken,) = file.facts["inputs"]
-    if taken["dtype"] == "uint8":
-        return images
-    values = _normalised(images)
-    if taken["dtype"] == "float32":
-        return values
-    limits = np.iinfo(taken["dtype"])
-    steps = np.rint(values / taken["scale"]) + taken["zero_point"]
-    return steps.clip(limits.min, limits.max).astype(taken["dtype"])
 
 
 def _photos(folders: Sequence[Path], size: int, count: int) -> npt.NDArray[np.uint8]:
