@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-__all__ = ["digest_of", "read_json", "replacing", "sha256_of", "write_json", "write_text"]
+__all__ = ["digest_of", "digest_of_rows", "read_json", "replacing", "sha256_of", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
@@ -70,5 +71,26 @@ def _sha256(stream: Any) -> str:  # Python 3.10 has no hashlib.file_digest
 
 def digest_of(value: Any) -> str:
     """SHA-256 of a JSON-able value in canonical form (sorted keys, no spaces), as 64 hex digits."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
+
+
+def digest_of_rows(rows: Iterable[Any], beside: Mapping[str, Any] | None = None) -> str:
+    """`digest_of` the list of all rows, or of `{**beside, "rows": rows}`, of which a thousand at a time are held.
+
+    Args:
+        rows: JSON-able values.
+        beside: its keys come before `rows` in the alphabet.
+    """
+    before, after = "[", "]"
+    if beside is not None:
+        before, after = _CANONICAL.encode({**beside, "rows": []}).rsplit("]", 1)
+        after = f"]{after}"
+    digest, following, comma = hashlib.sha256(before.encode()), iter(rows), ""
+    while block := list(islice(following, 1000)):
+        digest.update(f"{comma}{_CANONICAL.encode(block)[1:-1]}".encode())
+        comma = ","
+    digest.update(after.encode())
+    return digest.hexdigest()
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

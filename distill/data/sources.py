@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distill.config import DataSettings
 from distill.core.errors import DataError
-from distill.core.files import digest_of
+from distill.core.files import digest_of_rows
 from distill.core.types import Split
 from distill.data.candidate import (
     Candidate,
@@ -69,13 +69,14 @@ def find(settings: DataSettings, task: str = "classification") -> list[Candidate
 
 def listing(candidates: Sequence[Candidate]) -> str:
     """Changes when files come, go, change or are named otherwise, as far as that shows without opening them."""
-    rows = []
-    for c in candidates:
-        row = [c.path, c.origin, c.label, c.hidden, c.group, c.bytes, c.mtime_ns]
-        if c.mask is not None:
-            row += [c.mask.path, c.mask.item, c.mask.labelmap, c.mask.bytes, c.mask.mtime_ns]
-        rows.append(row)
-    return digest_of(rows)
+    return digest_of_rows(_listed(c) for c in candidates)
+
+
+def _listed(c: Candidate) -> list[object]:
+    row: list[object] = [c.path, c.origin, c.label, c.hidden, c.group, c.bytes, c.mtime_ns]
+    if c.mask is not None:
+        row += [c.mask.path, c.mask.item, c.mask.labelmap, c.mask.bytes, c.mask.mtime_ns]
+    return row
 
 
 def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
