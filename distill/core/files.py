@@ -10,9 +10,18 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-__all__ = ["digest_of", "digest_of_rows", "read_json", "replacing", "sha256_of", "write_json", "write_text"]
+__all__ = [
+    "digest_of",
+    "digest_of_rows",
+    "read_json",
+    "replacing",
+    "sha256_of",
+    "sha256_of_stream",
+    "write_json",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -59,10 +68,11 @@ def read_json(path: Path) -> Any:
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)
+        return sha256_of_stream(stream)
 
 
-def _sha256(stream: Any) -> str:  # Python 3.10 has no hashlib.file_digest
+def sha256_of_stream(stream: BinaryIO) -> str:
+    """The same of what is left of a stream."""
     digest = hashlib.sha256()
     while block := stream.read(1 << 20):
         digest.update(block)

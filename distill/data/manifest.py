@@ -16,14 +16,15 @@ from PIL import Image
 
 from distill.config import DataSettings
 from distill.core.errors import DataError
-from distill.core.files import digest_of, digest_of_rows, replacing, sha256_of
+from distill.core.files import digest_of, digest_of_rows, replacing, sha256_of_stream
 from distill.core.progress import Progress
 from distill.core.threads import in_order
 from distill.core.types import SPLITS, ImageRecord, Split
 from distill.data.candidate import Candidate, MaskSource, Origin
 from distill.data.corrections import Corrections
-from distill.data.decode import DecodeError, decode
+from distill.data.decode import DecodeError, decode_stream
 from distill.data.masks import Wanted, kept_mask, write_masks
+from distill.data.opener import NotAFileError, opened
 from distill.data.rows import Rows
 from distill.data.views import LARGEST_SIDE
 
@@ -321,17 +322,20 @@ def scan(
             if same and 0 < before.width * before.height <= settings.max_megapixels * 1e6:
                 return Entry(candidate, before.id, before.width, before.height, None, "")
         try:
-            image = decode(candidate.path, settings.max_megapixels)
-            if max(image.size) > LARGEST_SIDE:
-                reason = f"a side of more than {LARGEST_SIDE} pixels ({image.width}x{image.height})"
-                return Entry(candidate, "", 0, 0, None, reason)
+            with opened(candidate.path) as stream:
+                image = decode_stream(stream, settings.max_megapixels)
+                if max(image.size) > LARGEST_SIDE:
+                    reason = f"a side of more than {LARGEST_SIDE} pixels ({image.width}x{image.height})"
+                    return Entry(candidate, "", 0, 0, None, reason)
+                stream.seek(0)
+                identity = sha256_of_stream(stream)
             if look is not None:
                 look(place, image)
-            return Entry(candidate, sha256_of(Path(candidate.path)), image.width, image.height, None, "")
-        except DecodeError as error:
+            return Entry(candidate, identity, image.width, image.height, None, "")
+        except (DecodeError, NotAFileError) as error:
             return Entry(candidate, "", 0, 0, None, str(error))
         except OSError as error:
-            return Entry(candidate, "", 0, 0, None, f"cannot be read ({error.strerror})")
+            return Entry(candidate, "", 0, 0, None, f"cannot be read ({error.strerror or error})")
 
     entries: list[Entry] = []
     with ThreadPoolExecutor() as pool, progress.task("reading images", len(candidates)) as task:
