@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from distill.core import plugins
-from distill.core.settings import InputPath, Settings, StudentSettings, TeacherSettings, TrainSettings
+from distill.core.settings import InputPath, Settings, Source, StudentSettings, TeacherSettings, TrainSettings
 from distill.recipe import RecipeName
 
 __all__ = [
@@ -122,15 +122,18 @@ class DataSettings(Settings):
 
     A folder of labelled images has one sub-folder a class. For segmentation it has images/ and masks/ with files of the
     same names (a/b.jpg and a/b.png), or images/ and one COCO JSON, or images with a LabelMe JSON beside each.
+
+    Instead of a folder stands a .tar (WebDataset), a .parquet (Hugging Face datasets), several of them as
+    `shards/{000..099}.tar`, or a URL such as s3://bucket/photos: see docs/sources.md.
     """
 
-    unlabeled: InputPath | list[InputPath] = []
-    """Folders of images that the teacher labels; searched recursively."""
-    labeled: InputPath | None = None
+    unlabeled: Source | list[Source] = []
+    """Folders of images that the teacher labels; searched recursively, archives in them too."""
+    labeled: Source | None = None
     """Folder of labelled images: truth for training, for fitting a teacher and for the control."""
-    validation: InputPath | Annotated[float, Field(gt=0, lt=1)] | None = None
+    validation: Source | Annotated[float, Field(gt=0, lt=1)] | None = None
     """Folder of labelled images, or a share of `labeled` (by hash of content): calibration, model choice."""
-    test: InputPath | Annotated[float, Field(gt=0, lt=1)] | None = None
+    test: Source | Annotated[float, Field(gt=0, lt=1)] | None = None
     """Folder of labelled images, or a share of `labeled`: the golden standard, never trained on."""
     demo: Literal["digits", "scenes"] | None = None
     """A demonstration, written into the run folder as images: scikit-learn's 1,797 handwritten digits, or for

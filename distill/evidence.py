@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -237,7 +237,7 @@ def _worth(masks: Iterable[npt.NDArray[np.uint8]], classes: int) -> tuple[float,
     return tuple(total.tolist())
 
 
-def _known(manifest: Manifest) -> list[ImageRecord]:
+def _known(manifest: Manifest) -> Sequence[ImageRecord]:
     """Images with truth that tell how frequent the classes are."""
     return manifest.of("train", labelled=True) or manifest.of("validation", labelled=True)
 

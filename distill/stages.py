@@ -465,7 +465,7 @@ def _score(
 
     scores = {}
     for split in ("validation", "test"):
-        records: list[ImageRecord] = manifest.of(split, labelled=True)
+        records = manifest.of(split, labelled=True)
         if records:
             scores[split], answers = evaluate(
                 predictor, task, records, cache, work.config.data.resize, progress=work.progress

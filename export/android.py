@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -202,7 +202,7 @@ def _golden(run: Run, model: Path, manifest: Mapping[str, Any]) -> dict[str, byt
 def _pictures(run: Run) -> list[Image.Image]:
     """Photos that the student did not learn from, spread over the split, none larger than `_LONGEST`."""
     manifest = Manifest.load(run.folder("data") / "manifest.parquet")
-    records: list[ImageRecord] = manifest.of("test") or manifest.of("validation")
+    records: Sequence[ImageRecord] = manifest.of("test") or manifest.of("validation")
     chosen = [records[i * len(records) // _PICTURES] for i in range(_PICTURES)] if len(records) > _PICTURES else records
     card = read_json(run.folder("student") / "student.json")
     cache = ImageCache(card["max_megapixels"])

@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from distill.core.cached import made_once
 from distill.core.errors import UserError
 from distill.core.files import read_json, replacing, sha256_of, write_json, write_text
 from distill.core.overlay import background, class_colors
 from distill.core.progress import Progress
 from distill.core.run import Run
-from export.cached import made_once
 from export.files import Exporter, check_takes_bytes
 
 __all__ = ["Demo", "make_demo", "serve"]

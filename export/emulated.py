@@ -26,11 +26,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from distill.core.cached import cache_folder, made_once
 from distill.core.errors import ArtifactError, UserError
 from distill.core.files import digest_of, sha256_of
 from distill.core.progress import Progress
 from distill.core.types import Images
-from export.cached import cache_folder, made_once
 
 __all__ = ["CORES", "Counted", "Emulator", "set_up"]
 

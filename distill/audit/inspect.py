@@ -341,9 +341,9 @@ def _samples(manifest: Manifest) -> list[tuple[str, Sequence[tuple[str, str]]]]:
     for name in manifest.classes[:_CLASSES] if manifest.masks is None else ():
         images = []
         for split in SPLITS:
-            records = [record for record in manifest.of(split, labelled=True) if record.label == name]
-            images += [(record.path, split) for record in records[: _SAMPLED[split]]]
+            named = [record for record in manifest.of(split, labelled=True) if record.label == name]
+            images += [(record.path, split) for record in named[: _SAMPLED[split]]]
         found.append((name, images))
-    unlabelled = [(record.path, "train") for record in manifest.of("train", labelled=False)][: 2 * _SAMPLED["train"]]
+    unlabelled = [(record.path, "train") for record in manifest.of("train", labelled=False)[: 2 * _SAMPLED["train"]]]
     found.append(("unlabelled", unlabelled))
     return [(title, images) for title, images in found if images]

@@ -7,11 +7,21 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-__all__ = ["digest_of", "read_json", "replacing", "sha256_of", "write_json", "write_text"]
+__all__ = [
+    "digest_of",
+    "digest_of_rows",
+    "read_json",
+    "replacing",
+    "sha256_of",
+    "sha256_of_stream",
+    "write_json",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -58,10 +68,11 @@ def read_json(path: Path) -> Any:
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)
+        return sha256_of_stream(stream)
 
 
-def _sha256(stream: Any) -> str:  # Python 3.10 has no hashlib.file_digest
+def sha256_of_stream(stream: BinaryIO) -> str:
+    """The same of what is left of a stream."""
     digest = hashlib.sha256()
     while block := stream.read(1 << 20):
         digest.update(block)
@@ -70,5 +81,26 @@ def _sha256(stream: Any) -> str:  # Python 3.10 has no hashlib.file_digest
 
 def digest_of(value: Any) -> str:
     """SHA-256 of a JSON-able value in canonical form (sorted keys, no spaces), as 64 hex digits."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
+
+
+def digest_of_rows(rows: Iterable[Any], beside: Mapping[str, Any] | None = None) -> str:
+    """`digest_of` the list of all rows, or of `{**beside, "rows": rows}`, of which a thousand at a time are held.
+
+    Args:
+        rows: JSON-able values.
+        beside: its keys come before `rows` in the alphabet.
+    """
+    before, after = "[", "]"
+    if beside is not None:
+        before, after = _CANONICAL.encode({**beside, "rows": []}).rsplit("]", 1)
+        after = f"]{after}"
+    digest, following, comma = hashlib.sha256(before.encode()), iter(rows), ""
+    while block := list(islice(following, 1000)):
+        digest.update(f"{comma}{_CANONICAL.encode(block)[1:-1]}".encode())
+        comma = ","
+    digest.update(after.encode())
+    return digest.hexdigest()
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

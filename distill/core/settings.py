@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from distill.core.known_classes import KNOWN_CLASSES
+from distill.core.patterns import fitting, is_pattern
 
 __all__ = [
     "FitSettings",
@@ -16,6 +18,7 @@ __all__ = [
     "InputPath",
     "ModelArgs",
     "Settings",
+    "Source",
     "StudentSettings",
     "TeacherSettings",
     "TrainSettings",
@@ -26,11 +29,15 @@ class FromCommandLine(str):
     """A string given by `--set`: paths in it are relative to the current folder, not to the config file."""
 
 
+def _base(value: Any, info: ValidationInfo) -> Path:
+    """What relative paths start from."""
+    return Path.cwd() if isinstance(value, FromCommandLine) or not info.context else Path(info.context["folder"])
+
+
 def _resolve(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, (str, Path)) or not str(value):
         raise PydanticCustomError("path_type", "a path")
-    base = Path.cwd() if isinstance(value, FromCommandLine) or not info.context else info.context["folder"]
-    path = (base / Path(value).expanduser()).resolve()
+    path = (_base(value, info) / Path(value).expanduser()).resolve()
     if not path.exists():
         raise ValueError(f"found no file or folder {path}")
     return path
@@ -61,8 +68,26 @@ def _each_once(scales: list[float]) -> list[float]:
     return scales
 
 
+def _resolve_source(value: Any, info: ValidationInfo) -> Any:
+    text = str(value)
+    if "://" in text and not text.startswith("file://"):
+        return text
+    text = text.removeprefix("file://") if isinstance(value, (str, Path)) else value
+    if not isinstance(text, str) or not is_pattern(text) or (_base(value, info) / text).exists():
+        return _resolve(type(value)(text) if isinstance(value, str) else value, info)
+    pattern = os.path.abspath(_base(value, info) / Path(text).expanduser())
+    found = fitting(pattern)
+    missing = [name for name in found if not Path(name).exists()]
+    if missing or not found:
+        raise ValueError(f"found no file {missing[0] if missing else 'that fits ' + pattern}")
+    return pattern
+
+
 InputPath = Annotated[Path, BeforeValidator(_resolve)]
 """An existing file or folder; relative ones start at the config file's folder."""
+
+Source = Annotated[Path | str, BeforeValidator(_resolve_source)]
+"""Where images are: as `InputPath`; as text a pattern of existing files (`shards/{000..099}.tar`) or a URL."""
 
 
 class Settings(BaseModel):

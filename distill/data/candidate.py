@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from distill.core.errors import DataError
+from distill.data.opener import archive_of
+from distill.data.remote import is_url
 
 __all__ = [
     "LABELMAP",
@@ -20,6 +22,7 @@ __all__ = [
     "first_of",
     "is_folder",
     "mask_source",
+    "printable",
     "visible",
     "walk",
 ]
@@ -66,13 +69,13 @@ class Candidate:
     """A file that may be an image of the run.
 
     Args:
-        path: absolute path.
+        path: absolute path, or an address as `distill.data.opener` has them.
         origin: where the config names it.
         label: class by sub-folder or manifest, None if unlabelled.
         hidden: the truth is known but must not be trained on.
         group: from the manifest.
-        bytes: size of the file, -1 where it is missing.
-        mtime_ns: time of last change, nanoseconds.
+        bytes: size of the file, -1 where it is missing, 0 where it is not known without reading it.
+        mtime_ns: time of last change, nanoseconds; of URLs a number that stands for their version.
         reason: why it cannot be used, where that is known without opening it.
         mask: where its truth by pixel is, None if there is none.
     """
@@ -103,12 +106,12 @@ def candidate(
     group: str | None = None,
     reason: str = "",
 ) -> Candidate:
-    """A file as it lies there now."""
-    size, changed = _status(path)
-    shown, label = _printable(path), None if label is None else _printable(label)
+    """A file as it lies there now. Nobody is asked about one behind a URL: a manifest may have a million of them."""
+    size, changed = (0, 0) if is_url(path) else _status(archive_of(path))
+    shown, label = printable(path), None if label is None else printable(label)
     if shown != path:  # neither JSON nor a report can hold it
         reason = reason or "its name is not UTF-8: rename it"
-    elif mask is not None and _printable(mask.path + mask.labelmap) != mask.path + mask.labelmap:
+    elif mask is not None and printable(mask.path + mask.labelmap) != mask.path + mask.labelmap:
         mask, reason = None, reason or "the name of its mask is not UTF-8: rename it"
     return Candidate(shown, origin, label, hidden, group, size, changed, reason, mask)
 
@@ -124,7 +127,7 @@ def mask_source(path: str, *, item: str = "", root: str | None = None) -> MaskSo
     folder = Path(root or os.path.dirname(path))
     places = [] if path.lower().endswith(".json") else [folder / LABELMAP, folder.parent / LABELMAP]
     labelmap = next((str(place) for place in places if place.is_file()), "")
-    both = [_status(file) for file in (path, labelmap) if file]
+    both = [_status(archive_of(file)) for file in (path, labelmap) if file]
     size = -1 if any(size < 0 for size, _ in both) else sum(size for size, _ in both)
     return MaskSource(path, item, labelmap, size, max(changed for _, changed in both))
 
@@ -137,7 +140,8 @@ def _status(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """A name as JSON and a report can hold it: bytes that are no UTF-8 are spelt out."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["DecodeError", "decode"]
+from distill.data.opener import NotAFileError, opened
+
+__all__ = ["DecodeError", "decode", "decode_stream"]
 
 
 class DecodeError(Exception):
@@ -24,7 +25,7 @@ def decode(path: str | Path, max_megapixels: float = 100.0) -> Image.Image:
     white. An animation gives its first frame.
 
     Args:
-        path: any file.
+        path: any file, or an address as `distill.data.opener` has them.
         max_megapixels: larger images are refused before their pixels are decoded.
 
     Returns:
@@ -34,11 +35,22 @@ def decode(path: str | Path, max_megapixels: float = 100.0) -> Image.Image:
         DecodeError: not an image, truncated, damaged, unreadable or too large.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
-            raise DecodeError("not a file")
+        with opened(str(path)) as stream:
+            return decode_stream(stream, max_megapixels)
+    except NotAFileError as error:
+        raise DecodeError(str(error)) from None
+    except OSError as error:
+        raise DecodeError(f"cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # a name with a zero byte
+        raise DecodeError(f"cannot be read ({error})") from None
+
+
+def decode_stream(stream: BinaryIO, max_megapixels: float = 100.0) -> Image.Image:
+    """The same of a stream that can seek."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about EXIF and about large images; the limit below decides
-            with Image.open(path) as image:
+            with Image.open(stream) as image:
                 width, height = image.size
                 if width * height > max_megapixels * 1e6:
                     raise DecodeError(

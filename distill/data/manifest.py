@@ -6,27 +6,40 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from distill.config import DataSettings
 from distill.core.errors import DataError
-from distill.core.files import digest_of, replacing, sha256_of
+from distill.core.files import digest_of, digest_of_rows, replacing, sha256_of_stream
 from distill.core.progress import Progress
+from distill.core.threads import in_order
 from distill.core.types import SPLITS, ImageRecord, Split
-from distill.data.candidate import Candidate, MaskSource
+from distill.data.candidate import Candidate, MaskSource, Origin
 from distill.data.corrections import Corrections
-from distill.data.decode import DecodeError, decode
+from distill.data.decode import DecodeError, decode_stream
 from distill.data.masks import Wanted, kept_mask, write_masks
+from distill.data.opener import NotAFileError, opened
+from distill.data.rows import Rows
 from distill.data.views import LARGEST_SIDE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["Entry", "Manifest", "check", "reviewed", "scan"]
 
 # Of two copies of one image the more precious use wins: a test image must never be trained on.
 _PRIORITY = {"test": 0, "validation": 1, "labeled": 2, "unlabeled": 3}
 _OF_CANDIDATE = ("path", "origin", "label", "hidden", "group", "bytes", "mtime_ns")
+_OF_ENTRY = ("width", "height", "split", "reason")
+_OF_MASK = ("mask", "pixels", "mask_source")
+_OF_RECORD = ("id", "path", "width", "height", "split", "label", "hidden", "group")
+_TEXT = ("id", "path", "origin", "label", "group", "split", "reason", "mask")
 _OTHER_MASKS = "copies with different masks"
 _REJECTED = "rejected in a review"
 
@@ -73,35 +86,47 @@ class Manifest:
     """
 
     def __init__(self, entries: Sequence[Entry], classes: Sequence[str], masks: Path | None = None) -> None:
-        self.entries = tuple(entries)
+        import pyarrow.compute as pc
+
+        self.entries = entries if isinstance(entries, Rows) else tuple(entries)
         self.classes = tuple(classes)
         self.masks = masks
-        self.records: tuple[ImageRecord, ...] = tuple(
-            ImageRecord(
-                id=e.id,
-                path=e.candidate.path,
-                width=e.width,
-                height=e.height,
-                split=e.split,
-                label=None if e.hidden else e.candidate.label,
-                hidden_label=e.candidate.label if e.hidden else None,
-                group=e.candidate.group,
-                mask=None if e.hidden else self._mask(e),
-                hidden_mask=self._mask(e) if e.hidden else None,
-            )
-            for e in sorted(self.entries, key=lambda e: e.id)
-            if e.split is not None
-        )
+        self._table = entries.table if isinstance(entries, Rows) else _table_of(self.entries, masks=masks is not None)
+        used = np.flatnonzero(self._table["split"].is_valid())
+        used = used[pc.sort_indices(self._table["id"].take(used)).to_numpy()]
+        columns = _OF_RECORD if masks is None else (*_OF_RECORD, "mask")
+        self.records: Rows[ImageRecord] = Rows(self._table, columns, partial(_record, masks), used)
 
-    def _mask(self, entry: Entry) -> str | None:
-        return str(self.masks / f"{entry.mask}.png") if self.masks is not None and entry.mask else None
-
-    def of(self, split: Split, *, labelled: bool | None = None) -> list[ImageRecord]:
+    def of(self, split: Split, *, labelled: bool | None = None) -> Rows[ImageRecord]:
         """Records of a split in order of id; `labelled` keeps those with (True) or without (False) truth."""
-        return [r for r in self.records if r.split == split and (labelled is None or r.labelled == labelled)]
+        places, keep = self.records.places, self._flags("split", split)
+        if labelled is not None:
+            keep &= self._known() == labelled
+        return self.records.at(places[keep[places]])
+
+    def _flags(self, column: str, value: str) -> npt.NDArray[np.bool_]:
+        """Which rows have this value."""
+        import pyarrow.compute as pc
+
+        flags: npt.NDArray[np.bool_] = pc.equal(self._table[column], value).fill_null(False).to_numpy()
+        return flags.copy()
+
+    def _known(self) -> npt.NDArray[np.bool_]:
+        """Which rows have truth that may be seen."""
+        hidden = self._table["hidden"].to_numpy()
+        there = self._table["label"].is_valid().to_numpy() if self.masks is None else ~self._flags("mask", "")
+        known: npt.NDArray[np.bool_] = there & ~hidden
+        return known
+
+    def readable(self) -> dict[str, int]:
+        """Places among the entries of all files that could be read, by path."""
+        read = np.flatnonzero(~self._flags("id", ""))
+        return dict(zip(self._table["path"].take(read).to_pylist(), read.tolist(), strict=True))
 
     def without(self, reasons: Mapping[str, str]) -> Manifest:
         """Leave out more images, given by id, each for its reason."""
+        if not reasons:
+            return self
         entries = [
             replace(e, split=None, reason=reasons[e.id]) if e.split and e.id in reasons else e for e in self.entries
         ]
@@ -129,12 +154,12 @@ class Manifest:
         Args:
             truth_only: leave out unlabelled images: for stages that never see them.
         """
-        rows = [
+        rows = (
             [r.id, r.split, r.label, r.hidden_label, r.group, *(Path(m).name for m in (r.mask, r.hidden_mask) if m)]
             for r in self.records
             if r.labelled or not truth_only
-        ]
-        return digest_of({"rows": rows, "classes": self.classes})
+        )
+        return digest_of_rows(rows, {"classes": self.classes})
 
     def counts(self) -> dict[str, Any]:
         """Images by use, by class (of masks the images in which it occurs) and by reason of leaving out.
@@ -143,13 +168,14 @@ class Manifest:
         """
         by_class = {split: self._by_class(split) for split in SPLITS}
         shares = {"pixel_shares": {split: self._pixel_shares(split) for split in SPLITS}} if self.masks else {}
-        reasons = Counter(e.reason.split(" (", 1)[0].split(": ", 1)[0] for e in self.left_out)
+        left_out = self._table["reason"].filter(self._table["split"].is_null())
+        reasons = Counter(reason.split(" (", 1)[0].split(": ", 1)[0] for reason in left_out.to_pylist())
         return {
             "train_labelled": len(self.of("train", labelled=True)),
             "train_unlabelled": len(self.of("train", labelled=False)),
             "validation": len(self.of("validation")),
             "test": len(self.of("test")),
-            "left_out": len(self.left_out),
+            "left_out": len(left_out),
             "classes": list(self.classes),
             "by_class": by_class,
             **shares,
@@ -158,33 +184,29 @@ class Manifest:
 
     def _by_class(self, split: Split) -> dict[str | None, int]:
         if self.masks is None:
-            return dict(sorted(Counter(r.label for r in self.of(split, labelled=True)).items()))
-        counted = [e.pixels for e in self.entries if e.split == split and e.mask and not e.hidden]
-        return {name: sum(pixels[place] > 0 for pixels in counted) for place, name in enumerate(self.classes)}
+            known = self._table["label"].filter(self._flags("split", split) & self._known())
+            return {row["values"]: row["counts"] for row in sorted(known.value_counts().to_pylist(), key=_by_value)}
+        pixels = self._pixels(split)
+        return dict(zip(self.classes, (pixels > 0).sum(axis=0).tolist(), strict=True))
 
     def _pixel_shares(self, split: Split) -> dict[str, float]:
-        counted = [e.pixels for e in self.entries if e.split == split and e.mask and not e.hidden]
-        sums = [sum(pixels[place] for pixels in counted) for place in range(len(self.classes))]
+        sums = self._pixels(split).sum(axis=0).tolist()
         return {name: own / max(sum(sums), 1) for name, own in zip(self.classes, sums, strict=True)}
+
+    def _pixels(self, split: Split) -> npt.NDArray[np.int64]:
+        """Pixels of each class in each mask of a split: int64 [N, C]."""
+        import pyarrow.compute as pc
+
+        counted = self._table["pixels"].filter(self._flags("split", split) & self._known())
+        flat: npt.NDArray[np.int64] = pc.list_flatten(counted).to_numpy().astype(np.int64)
+        return flat.reshape(len(counted), len(self.classes))
 
     def save(self, path: Path) -> None:
         """Write atomically as Parquet; masks lie in the folder `masks` beside it."""
-        import pyarrow as pa
         import pyarrow.parquet
 
-        columns: dict[str, list[Any]] = defaultdict(list)
-        for e in self.entries:
-            c = e.candidate
-            row: dict[str, Any] = {"id": e.id, **{key: getattr(c, key) for key in _OF_CANDIDATE}}
-            row |= {"width": e.width, "height": e.height, "split": e.split, "reason": e.reason}
-            if self.masks is not None:
-                row |= {"mask": e.mask, "pixels": e.pixels, "mask_source": c.mask and asdict(c.mask)}
-            for key, value in row.items():
-                columns[key].append(value)
-        text = {key: pa.string() for key in ("id", "path", "origin", "label", "group", "split", "reason", "mask")}
-        table = pa.table({key: pa.array(values, type=text.get(key)) for key, values in columns.items()})
         truth = "labels" if self.masks is None else "masks"
-        table = table.replace_schema_metadata({"classes": "\x1f".join(self.classes), "truth": truth})
+        table = self._table.replace_schema_metadata({"classes": "\x1f".join(self.classes), "truth": truth})
         with replacing(path) as temporary:
             pyarrow.parquet.write_table(table, temporary)
 
@@ -193,16 +215,71 @@ class Manifest:
         """Read what `save` wrote."""
         import pyarrow.parquet
 
-        table = pyarrow.parquet.read_table(path)
-        entries = []
-        for row in table.to_pylist():
-            source = MaskSource(**row["mask_source"]) if row.get("mask_source") else None
-            found = Candidate(**{key: row[key] for key in _OF_CANDIDATE}, mask=source)
-            facts = {key: row[key] for key in ("id", "width", "height", "split", "reason")}
-            entries.append(Entry(found, **facts, mask=row.get("mask", ""), pixels=tuple(row.get("pixels", ()))))
+        table = pyarrow.parquet.read_table(path).combine_chunks()
         metadata = table.schema.metadata
         masks = path.parent / "masks" if metadata.get(b"truth") == b"masks" else None
-        return cls(entries, metadata[b"classes"].decode().split("\x1f"), masks)
+        columns = ("id", *_OF_CANDIDATE, *_OF_ENTRY, *(_OF_MASK if masks is not None else ()))
+        return cls(Rows(table, columns, _entry), metadata[b"classes"].decode().split("\x1f"), masks)
+
+
+def _table_of(entries: Sequence[Entry], *, masks: bool) -> pa.Table:
+    """A row an entry; its strings are held once, here."""
+    import pyarrow as pa
+
+    columns: dict[str, list[Any]] = {"id": [e.id for e in entries]}
+    columns |= {key: [getattr(e.candidate, key) for e in entries] for key in _OF_CANDIDATE}
+    columns |= {key: [getattr(e, key) for e in entries] for key in _OF_ENTRY}
+    if masks:
+        sources = (e.candidate.mask for e in entries)
+        columns |= {"mask": [e.mask for e in entries], "pixels": [e.pixels for e in entries]}
+        columns |= {"mask_source": [source and asdict(source) for source in sources]}
+    types = {**dict.fromkeys(_TEXT, pa.string()), "pixels": pa.list_(pa.int64())}
+    return pa.table({key: pa.array(values, type=types.get(key)) for key, values in columns.items()})
+
+
+def _entry(
+    identity: str,
+    path: str,
+    origin: Origin,
+    label: str | None,
+    hidden: bool,
+    group: str | None,
+    size: int,
+    mtime_ns: int,
+    width: int,
+    height: int,
+    split: Split | None,
+    reason: str,
+    mask: str = "",
+    pixels: Sequence[int] = (),
+    source: Mapping[str, Any] | None = None,
+) -> Entry:
+    """One entry of a row."""
+    where = MaskSource(**source) if source else None
+    found = Candidate(path, origin, label, hidden, group, size, mtime_ns, mask=where)
+    return Entry(found, identity, width, height, split, reason, mask, tuple(pixels))
+
+
+def _record(
+    masks: Path | None,
+    identity: str,
+    path: str,
+    width: int,
+    height: int,
+    split: Split,
+    label: str | None,
+    hidden: bool,
+    group: str | None,
+    mask: str = "",
+) -> ImageRecord:
+    """One record of a row."""
+    file = str(masks / f"{mask}.png") if masks is not None and mask else None
+    known, secret = ((label, file), (None, None)) if not hidden else ((None, None), (label, file))
+    return ImageRecord(identity, path, width, height, split, known[0], secret[0], group, known[1], secret[1])
+
+
+def _by_value(row: Mapping[str, Any]) -> str:
+    return str(row["values"])
 
 
 def scan(
@@ -234,34 +311,35 @@ def scan(
         DataError: masks that cannot be used; where the images must do for a run also too few classes, a class only in
             test, a split without images.
     """
-    seen = (
-        {(e.candidate.path, e.candidate.bytes, e.candidate.mtime_ns): e for e in known.entries if e.id}
-        if known and look is None
-        else {}
-    )
+    seen = known.readable() if known is not None and look is None else {}
 
     def read(place: int, candidate: Candidate) -> Entry:
         if candidate.reason:
             return Entry(candidate, "", 0, 0, None, candidate.reason)
-        before = seen.get((candidate.path, candidate.bytes, candidate.mtime_ns))
-        if before is not None and 0 < before.width * before.height <= settings.max_megapixels * 1e6:
-            return Entry(candidate, before.id, before.width, before.height, None, "")
+        if known is not None and candidate.path in seen:
+            before = known.entries[seen[candidate.path]]
+            same = (before.candidate.bytes, before.candidate.mtime_ns) == (candidate.bytes, candidate.mtime_ns)
+            if same and 0 < before.width * before.height <= settings.max_megapixels * 1e6:
+                return Entry(candidate, before.id, before.width, before.height, None, "")
         try:
-            image = decode(candidate.path, settings.max_megapixels)
-            if max(image.size) > LARGEST_SIDE:
-                reason = f"a side of more than {LARGEST_SIDE} pixels ({image.width}x{image.height})"
-                return Entry(candidate, "", 0, 0, None, reason)
+            with opened(candidate.path) as stream:
+                image = decode_stream(stream, settings.max_megapixels)
+                if max(image.size) > LARGEST_SIDE:
+                    reason = f"a side of more than {LARGEST_SIDE} pixels ({image.width}x{image.height})"
+                    return Entry(candidate, "", 0, 0, None, reason)
+                stream.seek(0)
+                identity = sha256_of_stream(stream)
             if look is not None:
                 look(place, image)
-            return Entry(candidate, sha256_of(Path(candidate.path)), image.width, image.height, None, "")
-        except DecodeError as error:
+            return Entry(candidate, identity, image.width, image.height, None, "")
+        except (DecodeError, NotAFileError) as error:
             return Entry(candidate, "", 0, 0, None, str(error))
         except OSError as error:
-            return Entry(candidate, "", 0, 0, None, f"cannot be read ({error.strerror})")
+            return Entry(candidate, "", 0, 0, None, f"cannot be read ({error.strerror or error})")
 
     entries: list[Entry] = []
     with ThreadPoolExecutor() as pool, progress.task("reading images", len(candidates)) as task:
-        for entry in pool.map(read, range(len(candidates)), candidates):
+        for entry in in_order(pool, lambda numbered: read(*numbered), enumerate(candidates)):
             entries.append(entry)
             task.advance(1)
     corrections = corrections or Corrections(Path(), {})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from distill.data.candidate import MaskError
 from distill.data.legend import Legend
+from distill.data.opener import NotAFileError, opened
 
 __all__ = ["MaskImage", "Survey", "read_mask_image", "survey", "turn_that_fits", "turned"]
 
@@ -91,11 +90,9 @@ def read_mask_image(path: str, image: str, width: int, height: int) -> tuple[Mas
         MaskError: it cannot be read, is of another size or of no use as a mask.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
-            raise MaskError("not a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about EXIF and about large images; the image's size decides
-            with Image.open(path) as mask:
+            with opened(path) as stream, Image.open(stream) as mask:
                 if sorted(mask.size) != sorted((width, height)):  # before any pixel is decoded
                     turn_that_fits(mask.size, image, width, height)
                 if mask.format in {"JPEG", "MPO"}:
@@ -108,6 +105,8 @@ def read_mask_image(path: str, image: str, width: int, height: int) -> tuple[Mas
         raise
     except UnidentifiedImageError:
         raise MaskError("not an image that Pillow can read") from None
+    except NotAFileError as error:
+        raise MaskError(str(error)) from None
     except OSError as error:
         raise MaskError(f"cannot be read ({error.strerror or error})") from None
     except Exception as error:  # Pillow's plugins raise nearly anything on hostile bytes
@@ -134,7 +133,7 @@ def turn_that_fits(sides: tuple[int, int], image: str, width: int, height: int) 
     if sides == (height, width):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about EXIF
-            with Image.open(image) as stored:
+            with opened(image) as stream, Image.open(stream) as stored:
                 orientation = stored.getexif().get(_ORIENTATION, 1)
         if orientation in _TURNS and orientation >= _SIDEWAYS:
             return int(orientation)
@@ -191,7 +190,7 @@ def survey(paths: Iterable[str]) -> Survey:
     colors: dict[int, int] = {}
     for path in paths:
         try:
-            with Image.open(path) as mask:
+            with opened(path) as stream, Image.open(stream) as mask:
                 found, _ = read_mask_image(path, path, *mask.size)
         except (MaskError, OSError, ValueError):
             continue

@@ -14,6 +14,7 @@ from distill.config import DataSettings
 from distill.core.dense import IGNORED
 from distill.core.errors import DataError
 from distill.core.progress import Progress
+from distill.core.threads import in_order
 from distill.data.candidate import MaskError, MaskSource, first_of
 from distill.data.coco import read_coco
 from distill.data.drawing import Drawing, draw
@@ -108,7 +109,7 @@ def write_masks(
     mistakes: list[str] = []
     meant: dict[int, tuple[int, str]] = {}  # index of a palette -> its colour, and the first mask that has it
     with ThreadPoolExecutor() as pool, progress.task("reading masks", len(wanted), "masks") as task:
-        for one, answer in zip(wanted, pool.map(write, wanted), strict=True):
+        for one, answer in zip(wanted, in_order(pool, write, wanted), strict=True):
             task.advance(1)
             if isinstance(answer, str):
                 mistakes.append(answer)

@@ -1,17 +1,24 @@
-"""Finding images: folders by class, folders with masks, flat folders, manifests. Nothing is decoded here."""
+"""Finding images: folders by class, folders with masks, flat folders, manifests. Nothing is decoded here.
+
+A folder may be local or behind a URL. Archives (.tar) and tables (.parquet) are entered like folders, wherever they lie
+(`distill.data.archives`).
+"""
 
 from __future__ import annotations
 
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from distill.config import DataSettings
 from distill.core.errors import DataError
-from distill.core.files import digest_of
+from distill.core.files import digest_of_rows
+from distill.core.patterns import braces, fitting, is_pattern
 from distill.core.types import Split
+from distill.data.archives import Archives, found_at, is_archive
 from distill.data.candidate import (
     Candidate,
     Origin,
@@ -23,6 +30,8 @@ from distill.data.candidate import (
     walk,
 )
 from distill.data.layouts import find_pairs
+from distill.data.opener import archive_of
+from distill.data.remote import File, about, is_url, listed, normal
 
 __all__ = ["Candidate", "find", "listing", "read_columns"]
 
@@ -55,27 +64,42 @@ def find(settings: DataSettings, task: str = "classification") -> list[Candidate
     if settings.manifest is not None:
         return _from_manifest(settings.manifest, masks=masks)
     found: list[Candidate] = []
-    for origin, folder in (("test", settings.test), ("validation", settings.validation), ("labeled", settings.labeled)):
-        if isinstance(folder, Path):
-            found += find_pairs(folder, origin) if masks else _by_class(folder, origin)  # type: ignore[arg-type]
-    folders = settings.unlabeled if isinstance(settings.unlabeled, list) else [settings.unlabeled]
-    for folder in folders:
-        files = [candidate(path, "unlabeled") for path in walk(folder)]
+    archives = Archives(settings.classes, masks=masks)
+    labelled: tuple[tuple[Origin, Path | str | float | None], ...] = (
+        ("test", settings.test),
+        ("validation", settings.validation),
+        ("labeled", settings.labeled),
+    )
+    for origin, source in labelled:
+        if source is None or isinstance(source, float):
+            continue
+        if not isinstance(source, Path) or source.is_file():
+            found += _of_files(source, origin, archives)
+        elif masks and not any(is_archive(entry.name) for entry in visible(str(source))):
+            found += find_pairs(source, origin)
+        else:
+            found += _by_class(source, origin, archives)
+    for source in settings.unlabeled if isinstance(settings.unlabeled, list) else [settings.unlabeled]:
+        if isinstance(source, Path) and source.is_dir():
+            files = [c for path in walk(source) for c in _entered(path, "unlabeled", archives)]
+        else:
+            files = _of_files(source, "unlabeled", archives)
         if not files:
-            raise DataError(f"data.unlabeled: found no file in {folder}")
+            raise DataError(f"data.unlabeled: found no file in {source}")
         found += files
     return found
 
 
 def listing(candidates: Sequence[Candidate]) -> str:
     """Changes when files come, go, change or are named otherwise, as far as that shows without opening them."""
-    rows = []
-    for c in candidates:
-        row = [c.path, c.origin, c.label, c.hidden, c.group, c.bytes, c.mtime_ns]
-        if c.mask is not None:
-            row += [c.mask.path, c.mask.item, c.mask.labelmap, c.mask.bytes, c.mask.mtime_ns]
-        rows.append(row)
-    return digest_of(rows)
+    return digest_of_rows(_listed(c) for c in candidates)
+
+
+def _listed(c: Candidate) -> list[object]:
+    row: list[object] = [c.path, c.origin, c.label, c.hidden, c.group, c.bytes, c.mtime_ns]
+    if c.mask is not None:
+        row += [c.mask.path, c.mask.item, c.mask.labelmap, c.mask.bytes, c.mask.mtime_ns]
+    return row
 
 
 def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -93,26 +117,87 @@ def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, .
         )
     path, places = header.index("path"), [header.index(name) for name in names]
     return {
-        os.path.abspath(manifest.parent / cells[path].strip()): tuple(cells[place].strip() for place in places)
+        _address(manifest, cells[path].strip()): tuple(cells[place].strip() for place in places)
         for _, cells in rows
         if len(cells) == len(header)
     }
 
 
-def _by_class(folder: Path, origin: Origin) -> list[Candidate]:
+def _by_class(folder: Path, origin: Origin, archives: Archives) -> list[Candidate]:
+    """What is in the sub-folders of classes, and in archives beside them; of masks what is in archives."""
     inside = visible(str(folder))
-    classes = [entry.name for entry in inside if is_folder(entry)]
-    if not classes:
+    folders = [entry.name for entry in inside if is_folder(entry)]
+    classes = [] if archives.masks else folders
+    within = [entry.path for entry in inside if is_archive(entry.name) and not is_folder(entry)]
+    if not classes and not within:
         loose = sum(1 for _ in walk(folder))
         raise DataError(
             f"data.{origin}: found no sub-folder in {folder} ({loose} files); expected one sub-folder a class,"
-            f" such as {folder / 'cat'} and {folder / 'dog'}"
+            f" such as {folder / 'cat'} and {folder / 'dog'}, or .tar and .parquet files"
         )
-    found = [candidate(path, origin, name) for name in classes for path in walk(folder / name)]
+    paths = ((name, path) for name in classes for path in walk(folder / name))
+    found = [c for name, path in paths for c in _entered(path, origin, archives, name)]
+    found += [c for path in within for c in _entered(path, origin, archives)]
     if not found:
         raise DataError(f"data.{origin}: found no file in the {len(classes)} class folders of {folder}")
-    reason = "lies beside the class folders, not in one"
-    return found + [candidate(entry.path, origin, reason=reason) for entry in inside if not is_folder(entry)]
+    rest = [entry.path for entry in inside if not is_folder(entry) and not is_archive(entry.name)]
+    rest += [path for name in folders if name not in classes for path in walk(folder / name)]
+    reason = f"lies beside the {'class folders' if classes else 'archives'}, not in one"
+    return found + [candidate(path, origin, reason=reason) for path in rest]
+
+
+def _entered(path: str, origin: Origin, archives: Archives, label: str | None = None) -> Iterator[Candidate]:
+    """A local file; of an archive what is in it."""
+    if is_archive(path):
+        yield from archives.inside(_local(path), origin, label)
+    elif archive_of(path) != path:
+        yield candidate(path, origin, label, reason="its name looks like an address in an archive: rename it")
+    else:
+        yield candidate(path, origin, label)
+
+
+def _of_files(source: Path | str, origin: Origin, archives: Archives) -> list[Candidate]:
+    """What is in an archive, in all files that a pattern names, or behind a URL."""
+    named = str(source)
+    if is_url(named):
+        files = [file for url in braces(named) for file in _behind(url)]
+        base = normal(re.split(r"[*{]", named)[0].rpartition("/")[0] if is_pattern(named) else named)
+    else:
+        files = [_local(path) for path in (fitting(named) if isinstance(source, str) else [named])]
+        base = re.split(r"[*{]", named)[0].rpartition("/")[0]
+    found: list[Candidate] = []
+    for file in files:
+        inner = file.path.removeprefix(base).lstrip("/") if file.path != base else ""
+        folder = inner.split("/")[0] if "/" in inner else None
+        if is_archive(file.path):
+            found += archives.inside(file, origin, folder)
+        elif origin == "unlabeled":
+            found.append(found_at(file, origin))
+        elif archives.masks:
+            found.append(found_at(file, origin, reason="masks are looked for in local folders and in archives"))
+        elif folder is None:
+            found.append(found_at(file, origin, reason="lies beside the class folders, not in one"))
+        else:
+            found.append(found_at(file, origin, folder))
+    if all(c.reason for c in found):
+        example = f"; {found[0].path}: {found[0].reason}" if found else ""
+        raise DataError(
+            f"data.{origin}: none of the {len(found)} files in {source} can be used; expected .tar or .parquet files,"
+            f" {'images' if origin == 'unlabeled' else 'or one sub-folder a class'}{example}"
+        )
+    return found
+
+
+def _behind(url: str) -> list[File]:
+    return [about(url)] if is_archive(url) and "*" not in url else listed(url)
+
+
+def _local(path: str) -> File:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    return File(path, status.st_size, status.st_mtime_ns)
 
 
 def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
@@ -148,7 +233,7 @@ def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
         else:
             hidden = split == "train" and known is not None and (shown in _HIDDEN or named in _WITHOUT_TRUTH)
             origin: Origin = split if split != "train" else "labeled" if known and not hidden else "unlabeled"
-            file = os.path.abspath(path.parent / row["path"])
+            file = _address(path, row["path"])
             mask = mask_source(os.path.abspath(path.parent / known)) if masks and known else None
             label = None if masks else known
             found.append(candidate(file, origin, label, mask=mask, hidden=hidden, group=group))
@@ -162,6 +247,11 @@ def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
     if not found:
         raise DataError(f"data.manifest: {path} has no rows")
     return found
+
+
+def _address(manifest: Path, cell: str) -> str:
+    """Of an image; relative paths start at the manifest's folder."""
+    return cell if is_url(cell) else os.path.abspath(manifest.parent / cell)
 
 
 def _read(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]]]:

@@ -108,7 +108,7 @@ def gather(
 
     new, left_out, twice = _read(folders, config.data.max_megapixels, known, progress)
     if reference is None:
-        held_out = manifest.of("validation") + manifest.of("test")
+        held_out: Sequence[ImageRecord] = manifest.of("validation") + manifest.of("test")
         what = "validation and test images of the run"
     else:
         held_out, _, _ = _read([reference], config.data.max_megapixels, {}, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.core.errors import StoreError
@@ -15,7 +15,7 @@ from distill.report.wording import percent, points
 __all__ = ["figures_table", "images_of", "share_of", "teacher_lines"]
 
 
-def images_of(run: Run, store: Store) -> tuple[Manifest, list[ImageRecord]]:
+def images_of(run: Run, store: Store) -> tuple[Manifest, Sequence[ImageRecord]]:
     """All images of a run, and those that its store is about, in its order.
 
     Raises:
@@ -29,7 +29,7 @@ def images_of(run: Run, store: Store) -> tuple[Manifest, list[ImageRecord]]:
             f"{store.folder} answers in the classes {named}, the images now have {list(manifest.classes)}; run the same"
             " command again to label anew"
         )
-    if [store.image(place) for place in range(store.images)] != [record.id[:16] for record in records]:
+    if not store.is_about(record.id for record in records):
         raise StoreError(
             f"{store.folder} is about {store.images} other images than the {len(records)} that the run now trains on;"
             " run the same command again to label anew"

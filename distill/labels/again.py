@@ -13,10 +13,11 @@ import numpy as np
 
 from distill.config import RunConfig
 from distill.core.errors import DataError, StoreError
-from distill.core.files import sha256_of
+from distill.core.files import sha256_of_stream
 from distill.core.settings import TeacherSettings
 from distill.core.types import Predictor
 from distill.data.batches import ImageCache
+from distill.data.opener import opened
 from distill.labels.label import Shown
 from distill.labels.map_stat import LabelledMaps
 from distill.labels.stat import Labelled
@@ -79,7 +80,12 @@ def same_images(batches: Sequence[Sequence[Shown]]) -> None:
         DataError: one has changed or vanished.
     """
     for record in {record.id: record for batch in batches for record, _ in batch}.values():
-        if not Path(record.path).exists() or sha256_of(Path(record.path)) != record.id:
+        try:
+            with opened(record.path) as stream:
+                same = sha256_of_stream(stream) == record.id
+        except OSError:
+            same = False
+        if not same:
             raise DataError(f"{record.path} changed or vanished since it was labelled; {AGAIN}")
 
 

@@ -46,6 +46,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from distill.core.progress import Progress
+from distill.core.threads import in_order
 from distill.core.types import SPLITS, ImageRecord, Images
 from distill.data.batches import ImageCache
 
@@ -214,7 +215,7 @@ def find_copies(records: Sequence[ImageRecord], cache: ImageCache, progress: Pro
         return []
     prints: list[tuple[Fingerprint, ...]] = []
     with ThreadPoolExecutor() as threads, progress.task("looking for copies", len(records)) as task:
-        for print_ in threads.map(lambda record: fingerprints(cache.get(record)), records):
+        for print_ in in_order(threads, lambda record: fingerprints(cache.get(record)), records):
             prints.append(print_)
             task.advance(1)
     each = range(len(prints))

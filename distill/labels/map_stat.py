@@ -43,7 +43,7 @@ class LabelledMaps(NamedTuple):
     run: Run
     store: MapStore
     manifest: Manifest
-    records: list[ImageRecord]
+    records: Sequence[ImageRecord]
 
 
 def open_maps(run: Run) -> LabelledMaps:

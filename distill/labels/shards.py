@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -136,6 +136,10 @@ class Store(ABC):
     def image(self, position: int) -> str:
         """First 16 hex digits of the hash of the image at a place."""
         return f"{int(self._ids[position]):016x}"
+
+    def is_about(self, images: Iterable[str]) -> bool:
+        """Whether it holds these images, given by their hashes, in this order, and no others."""
+        return np.array_equal(self._ids, np.fromiter((int(image[:16], 16) for image in images), np.uint64))
 
     def check(self) -> None:
         """Read every shard and compare its checksum.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,7 +44,7 @@ class Labelled(NamedTuple):
     run: Run
     store: LabelStore
     manifest: Manifest
-    records: list[ImageRecord]
+    records: Sequence[ImageRecord]
 
 
 def open_labels(run: Run) -> Labelled:
@@ -130,8 +130,8 @@ def _fixed_views(store: LabelStore) -> tuple[npt.NDArray[np.int64], FloatArray, 
     """Most probable class, its probability and the entropy of the answer to the fixed view of each image."""
     parts = []
     for number in range(store.shards):
-        shard, fixed = store.shard(number), slice(0, None, store.views)
-        parts.append((shard.ids[fixed, 0], confidence(shard, store.classes)[fixed], shard.entropy[fixed]))
+        shard = store.shard(number, only=0)
+        parts.append((shard.ids[:, 0], confidence(shard, store.classes), shard.entropy))
     answers, sure, entropy = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return answers, sure, entropy.astype(np.float32)
 
@@ -175,7 +175,7 @@ def _validation(run: Run, *, calibrate: bool) -> dict[str, Any] | None:
 
 
 def _hidden(
-    answers: npt.NDArray[np.int64], records: list[ImageRecord], classes: tuple[str, ...]
+    answers: npt.NDArray[np.int64], records: Sequence[ImageRecord], classes: tuple[str, ...]
 ) -> dict[str, Any] | None:
     """Share of right pseudo-labels among images whose truth is known but hidden from training."""
     pairs = zip(answers.tolist(), records, strict=True)

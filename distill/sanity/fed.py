@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from distill.core.types import FloatArray, ImageRecord, Images
 from distill.data.batches import iterate
+from distill.data.opener import opened
 from distill.data.views import View, fixed_view, render
 from distill.sanity.check import Seen
 from distill.sanity.subject import Subject
@@ -134,7 +135,7 @@ def _read_otherwise(record: ImageRecord, subject: Subject) -> FloatArray | None:
     view = fixed_view(record.width, record.height, subject.resize)
     if min(view.width, view.height) < _SMALLEST:
         return None
-    with Image.open(record.path) as image:
+    with opened(record.path) as stream, Image.open(stream) as image:
         if image.mode not in {"RGB", "L"} or "transparency" in image.info:
             return None
         upright = ImageOps.exif_transpose(image).convert("RGB")

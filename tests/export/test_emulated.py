@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from distill.core.cached import cache_folder, made_once
 from distill.core.errors import UserError
-from export.cached import cache_folder, made_once
 from export.emulated import Emulator
 
 from ..workplace import Workplace

@@ -153,13 +153,14 @@ def _labels_shuffled_in_the_data(patch: Patch) -> None:
 
     def shuffled(self: stages.Work) -> Manifest:
         manifest = right(self)
-        labels = [r.label for r in manifest.records if r.split == "train" and r.label is not None]
+        taught = [e.split == "train" and e.candidate.label is not None and not e.hidden for e in manifest.entries]
+        labels = [e.candidate.label for e, known in zip(manifest.entries, taught, strict=True) if known]
         drawn = iter(np.random.default_rng(0).permutation(labels).tolist())
-        records = [
-            replace(r, label=next(drawn)) if r.split == "train" and r.label is not None else r for r in manifest.records
+        entries = [
+            replace(e, candidate=replace(e.candidate, label=next(drawn))) if known else e
+            for e, known in zip(manifest.entries, taught, strict=True)
         ]
-        manifest.records = tuple(records)
-        return manifest
+        return Manifest(entries, manifest.classes, manifest.masks)
 
     patch.setattr(stages.Work, "manifest", shuffled)
 

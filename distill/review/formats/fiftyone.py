@@ -14,6 +14,7 @@ from distill.core.errors import UserError
 from distill.core.files import read_json, write_json
 from distill.data.corrections import Answer
 from distill.data.mask_file import png_of_mask, read_mask
+from distill.data.opener import opened
 from distill.review.formats._found import Finder, Found, mask_of
 from distill.review.subject import Subject
 
@@ -46,7 +47,9 @@ def write(subject: Subject, said: Mapping[str, Answer], path: Path) -> int:
         if answer is None or answer.action not in ("label", "mask"):
             continue
         answered += 1
-        shutil.copyfile(record.path, path / "data" / f"{record.id}{Path(record.path).suffix.lower()}")
+        copied = path / "data" / f"{record.id}{Path(record.path).suffix.lower()}"
+        with opened(record.path) as stream, copied.open("wb") as copy:
+            shutil.copyfileobj(stream, copy)
         if answer.label:
             labels[record.id] = places[answer.label]
             continue
