@@ -85,9 +85,9 @@ def _write_scene(folder: Path, part: str, number: int, side: int, rng: np.random
     colours = np.array(list(_COLOURS.values()))
     down, across = np.mgrid[:side, :side]
     mask = np.zeros((side, side), np.uint8)
-    x, y, radius = rng.integers(0, side, 2).tolist() + [rng.integers(side // 6, side // 3)]
+    x, y, radius = [*rng.integers(0, side, 2).tolist(), rng.integers(side // 6, side // 3)]
     mask[(across - x) ** 2 + (down - y) ** 2 < radius**2] = 1
-    x, y, edge = rng.integers(0, side // 2, 2).tolist() + [rng.integers(side // 6, side // 3)]
+    x, y, edge = [*rng.integers(0, side // 2, 2).tolist(), rng.integers(side // 6, side // 3)]
     mask[y : y + edge, x : x + edge] = 2
     images = folder if part == "unlabeled" else folder / "images"
     images.mkdir(parents=True, exist_ok=True)

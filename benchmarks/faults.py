@@ -1,27 +1,25 @@
 """`distill run`, killed at random moments of every stage, ends as if nothing had happened.
 
-A tiny run of every stage is done undisturbed, and once more to see that two undisturbed runs end alike. Then, in
-rounds, each a run folder of its own, the same run is killed by SIGKILL a few times in each stage, and the same command
-started again each time, until it ends. Every third kill falls at a random time of the stage, every third right after a
-random one of the changes that the stage makes to its folder (a temporary file appears, a rename), and every third hits
-the main process alone, so that processes it started outlive it. After each kill every JSON file must be whole; at the
-end every file must hold what the undisturbed run's file holds, but for what is a time (`TIMES` and `TIMED_FILES` say
-which, and why).
+A tiny run of every stage is done undisturbed, and watched. Then the same run is done again. In each stage it is killed
+by SIGKILL a few times, and the same command started again each time, until the stage is done; what the stage left is
+compared with the undisturbed run, the folder is put back to where the stage began, and so on, until the stage had its
+share of kills. The next stage goes on from there. At the end the whole folder is compared.
+
+Of three kills one falls at a random time, one right after a random one of the changes that the stage makes to its
+folder (a temporary file appears, a rename), and one, at a random time, hits the main process alone, so that processes
+it started outlive it. The last kill of a stage falls when `stage.json` appears. After each kill every JSON file must
+be whole. Every file must end with what the undisturbed run's file holds, but for what is a time (`TIMES` and
+`TIMED_FILES` say which, and why).
 
 To spare the seconds that importing torch takes, each start is a fork of this process, which has imported it and runs
 no thread; what it starts (the exporters, the runtimes) are new processes as ever.
 
     python benchmarks/faults.py [--task classification|segmentation] [--kills 200] [--seed 0] [--keep FOLDER]
 
-Last line of stdout: one JSON object; `differing` counts rounds that did not end alike, and must be 0.
+Last line of stdout: one JSON object; `differing` counts end states unlike the undisturbed one, and must be 0.
 """
 
 from __future__ import annotations
-
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")  # a fork has one thread only, so there must be none before
 
 import argparse
 import contextlib
@@ -29,21 +27,22 @@ import fcntl
 import fnmatch
 import importlib
 import json
+import math
+import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from _tiny import CONFIGS, write_images
 from rich.console import Console
 from rich.table import Table
 
-from _tiny import CONFIGS, write_images
 from distill.pipeline import STAGES
 
 TIMES = {
@@ -70,8 +69,11 @@ TIMED_FILES = {
 }
 """Files that differ between undisturbed runs; all others are compared."""
 
+_UNDISTURBED = "undisturbed"
 _COUNTS = {"labeled": 12, "validation": 9, "test": 9, "unlabeled": 75}
-_A_ROUND = 5  # kills in a stage; more would make fewer rounds, and only the end of a round is compared
+_IN_A_ROW = 4  # kills before a stage may end; more would leave fewer end states to compare
+_EXPORT = 0.3  # share of its kills: an attempt takes as long as all other stages together
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _POLL_S = 0.001
 _PATIENCE_S = 600.0
 _IMPORTED = (
@@ -83,7 +85,7 @@ _IMPORTED = (
 )  # fmt: skip
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """The run did not go on as it should."""
 
 
@@ -101,8 +103,8 @@ class Tally:
 
     kills: int = 0
     alone: int = 0
-    resumed: int = 0
-    rounds: set[int] = field(default_factory=set)
+    end_states: int = 0
+    differing: list[str] = field(default_factory=list)
 
 
 class Start:
@@ -155,7 +157,7 @@ class Suite:
         self.place, self.console = place, console
         self.run, self.log = place / "runs/teacher", place / "log.txt"
 
-    def undisturbed(self, name: str) -> dict[str, Pace]:
+    def undisturbed(self) -> dict[str, Pace]:
         """Run to the end, watched, and put the folder aside."""
         pace = {stage: Pace() for stage in STAGES}
         start, began, now, seen = Start(self.place, self.log), time.monotonic(), "", frozenset[str]()
@@ -168,9 +170,24 @@ class Suite:
                 pace[stage].seconds, seen = time.monotonic() - began, names
             time.sleep(_POLL_S)
         if start.code != 0:
-            raise Broken(f"the undisturbed run ended with exit code {start.code}:\n{self._last_words()}")
-        self._aside(name)
+            raise BrokenError(f"the undisturbed run ended with exit code {start.code}:\n{self._last_words()}")
+        self.run.rename(self.place / _UNDISTURBED)
         return pace
+
+    def remember(self) -> None:
+        """Keep the folder as it is."""
+        shutil.rmtree(self.place / "kept", ignore_errors=True)
+        if self.run.exists():
+            shutil.copytree(self.run, self.place / "kept")
+
+    def put_back(self) -> None:
+        """Make the folder what it was when it was kept."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        if (self.place / "kept").exists():
+            shutil.copytree(self.place / "kept", self.run)
+
+    def done(self, stage: str) -> bool:
+        return (self.run / stage / "stage.json").exists()
 
     def _stage(self) -> str:
         """The stage under way: begun and not finished; empty between stages and before the first."""
@@ -185,52 +202,48 @@ class Suite:
             found += [f"{folder}/{file}" for file in files]
         return frozenset(found)
 
-    def _aside(self, name: str) -> None:
-        self.run.rename(self.place / name)
-
     def _last_words(self) -> str:
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
 
-    def kill_once(self, stage: str, pace: Pace, number: int, rng: random.Random) -> tuple[str, bool] | None:
-        """Start the command, and kill it at a random moment of a stage.
+    def kill_once(self, stage: str, pace: Pace, how: str, rng: random.Random) -> str | None:
+        """Start the command, and kill it in a stage that is not done.
+
+        Args:
+            stage: which one.
+            pace: of the stage.
+            how: `time`, `change`, `alone`, or `end`: when it is done.
+            rng: chooses the moment.
 
         Returns:
-            The stage in which the kill fell and whether it hit the main process alone; None if there is nothing left
-            to do in the stage.
+            The stage in which the kill fell, or `between` two; None if all ended before.
         """
-        if (self.run / stage / "stage.json").exists():
-            return None
-        by_change, alone = number % 3 == 1, number % 3 == 2
-        delay = rng.uniform(0, pace.seconds)
-        changes = rng.randint(1, max(1, pace.changes))
-        start, deadline = Start(self.place, self.log), time.monotonic() + _PATIENCE_S
+        delay, changes = rng.uniform(0, pace.seconds), rng.randint(1, max(1, pace.changes))
         before = _mtime(self.run / stage / "started.json")
+        start, deadline = Start(self.place, self.log), time.monotonic() + _PATIENCE_S
         began, seen, counted = 0.0, frozenset[str](), 0
-        while not start.ended():
+        while not start.ended() and not (began and self.done(stage)):
             if not began:
                 if _mtime(self.run / stage / "started.json") not in {before, 0}:
                     began, seen = time.monotonic(), self._names(stage)
-            elif by_change:
+            elif how == "change":
                 names = self._names(stage)
                 counted, seen = counted + (names != seen), names
                 if counted >= changes:
                     break
-            elif time.monotonic() - began >= delay:
+            elif how != "end" and time.monotonic() - began >= delay:
                 break
-            if began and (self.run / stage / "stage.json").exists():
-                break  # it was faster than the undisturbed run: what is killed is the way to the next stage
             if time.monotonic() > deadline:
-                raise Broken(f"nothing happened in {stage} for {_PATIENCE_S:g} s:\n{self._last_words()}")
+                raise BrokenError(f"nothing happened in {stage} for {_PATIENCE_S:g} s:\n{self._last_words()}")
             time.sleep(_POLL_S)
         if start.ended():
             if start.code == 0:
                 return None
-            raise Broken(f"going on with {stage} ended with exit code {start.code}:\n{self._last_words()}")
+            raise BrokenError(f"going on with {stage} ended with exit code {start.code}:\n{self._last_words()}")
         fell = self._stage() or "between"
-        start.kill(alone=alone)
+        start.kill(alone=how == "alone")
         self._wait_for_orphans()
         self._look_for_torn_files()
-        return fell, alone
+        return fell
 
     def _wait_for_orphans(self) -> None:
         """Until nobody holds the folder."""
@@ -242,7 +255,7 @@ class Suite:
                     return
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise Broken("a process that outlived the kill never ended") from None
+                        raise BrokenError("a process that outlived the kill never ended") from None
                     time.sleep(0.01)
 
     def _look_for_torn_files(self) -> None:
@@ -250,7 +263,7 @@ class Suite:
             try:
                 json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise Broken(f"{path} was left half-written ({error})") from error
+                raise BrokenError(f"{path} was left half-written ({error})") from error
 
     def finish(self) -> None:
         """Go on to the end."""
@@ -258,13 +271,13 @@ class Suite:
         while not start.ended():
             time.sleep(0.01)
         if start.code != 0:
-            raise Broken(f"the last start ended with exit code {start.code}:\n{self._last_words()}")
+            raise BrokenError(f"the last start ended with exit code {start.code}:\n{self._last_words()}")
 
-    def differences(self, name: str, other: str) -> list[str]:
-        """Files of two runs put aside that do not hold the same."""
-        one, two = (_files(self.place / each) for each in (name, other))
-        found = [f"{path}: only in {name if path in one else other}" for path in sorted(one.keys() ^ two.keys())]
-        return found + [path for path in sorted(one.keys() & two.keys()) if not _same(one[path], two[path])]
+    def differences(self, stage: str = "") -> list[str]:
+        """Files of a stage, or of all, that do not hold what the undisturbed run's do."""
+        wanted, found = (_files(root, stage) for root in (self.place / _UNDISTURBED, self.run))
+        alone = [f"{name}: {'missing' if name in wanted else 'left over'}" for name in wanted.keys() ^ found.keys()]
+        return sorted(alone + [name for name in wanted.keys() & found.keys() if not _same(wanted[name], found[name])])
 
 
 def _mtime(path: Path) -> int:
@@ -274,8 +287,8 @@ def _mtime(path: Path) -> int:
         return 0
 
 
-def _files(root: Path) -> dict[str, Path]:
-    found = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
+def _files(root: Path, stage: str) -> dict[str, Path]:
+    found = {str(path.relative_to(root)): path for path in (root / stage).rglob("*") if path.is_file()}
     return {name: path for name, path in found.items() if not any(fnmatch.fnmatch(name, each) for each in TIMED_FILES)}
 
 
@@ -299,19 +312,18 @@ def _without_times(value: Any) -> Any:
 
 
 def main() -> int:
-    """Run the suite; exit code 1 if a round ended otherwise than the undisturbed run."""
+    """Run the suite; exit code 1 if anything ended otherwise than the undisturbed run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=sorted(CONFIGS), default="classification")
-    parser.add_argument("--kills", type=int, default=200, help="at least, spread evenly over the stages")
+    parser.add_argument("--kills", type=int, default=200, help="at least, over all stages")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="work here, and leave everything")
     options = parser.parse_args()
+    if os.environ.get("OMP_NUM_THREADS") != "1":  # numpy and torch would have threads, which a fork has not
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **dict.fromkeys(_THREADS, "1")})
     console = Console(stderr=True)
     for name in _IMPORTED:
         importlib.import_module(name)
-    threads = len(os.listdir("/proc/self/task")) if Path("/proc/self/task").exists() else 1
-    if threads > 1:
-        console.print(f"{threads} threads run before the first fork: starts may hang")
     with contextlib.ExitStack() as stack:
         place = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         place.mkdir(parents=True, exist_ok=True)
@@ -326,48 +338,43 @@ def main() -> int:
 
 def _kill_everywhere(suite: Suite, wanted: int, seed: int, console: Console) -> dict[str, Any]:
     began = time.monotonic()
-    pace = suite.undisturbed("undisturbed")
-    suite.undisturbed("again")
-    if unlike := suite.differences("undisturbed", "again"):
-        raise SystemExit(f"two undisturbed runs do not end alike: {', '.join(unlike)}")
-    for stage, each in pace.items():
-        console.print(f"{stage}: {each.seconds:.2f} s, {each.changes} changes seen")
-    quota, rng = -(-wanted // len(STAGES)), random.Random(seed)
+    pace, rng = suite.undisturbed(), random.Random(seed)
+    of_export = math.ceil(_EXPORT * wanted / len(STAGES))
     tally = {stage: Tally() for stage in (*STAGES, "between")}
-    differing: dict[int, list[str]] = {}
-    tries: Counter[str] = Counter()
-    number = 0
-    while any(tally[stage].kills < quota for stage in STAGES):
-        number += 1
-        for stage in STAGES:
-            for _ in range(min(_A_ROUND, quota - tally[stage].kills)):
-                fell = suite.kill_once(stage, pace[stage], tries[stage], rng)
+    for stage, each in pace.items():
+        quota = of_export if stage == "export" else math.ceil((wanted - of_export) / (len(STAGES) - 1))
+        suite.remember()
+        tries = 0
+        while tries < quota:
+            suite.put_back()
+            in_a_row = 0
+            while not suite.done(stage):
+                how = "end" if in_a_row == _IN_A_ROW else ("time", "change", "alone")[tries % 3]
+                fell = suite.kill_once(stage, each, how, rng)
                 if fell is None:
                     break
-                tries[stage] += 1
-                tally[fell[0]].kills += 1
-                tally[fell[0]].alone += fell[1]
-                tally[fell[0]].rounds.add(number)
-        suite.finish()
-        suite._aside(f"round-{number}")
-        unlike = suite.differences("undisturbed", f"round-{number}")
-        kills = sum(each.kills for each in tally.values())
-        console.print(f"round {number}: {kills} kills, {len(unlike)} files differ {unlike[:8]}", soft_wrap=True)
-        if unlike:
-            differing[number] = unlike
-        else:
-            shutil.rmtree(suite.place / f"round-{number}")
-    table = Table("stage", "kills", "of the main process alone", "in rounds", "of these differing")
+                tries, in_a_row = tries + 1, in_a_row + 1
+                tally[fell].kills += 1
+                tally[fell].alone += how == "alone"
+            tally[stage].end_states += 1
+            tally[stage].differing += suite.differences(stage)
+        minutes = (time.monotonic() - began) / 60
+        told = f"{minutes:.0f} min: {stage}, {tries} kills, {tally[stage].end_states} end states"
+        console.print(f"{told}; differing: {tally[stage].differing}", soft_wrap=True)
+    suite.finish()
+    whole = suite.differences()
+    table = Table("stage", "undisturbed, s", "kills", "of the main process alone", "end states", "differing")
     for stage, each in tally.items():
-        unlike_rounds = len(each.rounds & differing.keys())
-        table.add_row(stage, *map(str, (each.kills, each.alone, len(each.rounds), unlike_rounds)))
+        took = f"{pace[stage].seconds:.1f}" if stage in pace else ""
+        table.add_row(stage, took, *map(str, (each.kills, each.alone, each.end_states, len(each.differing))))
+    table.add_row("all", "", str(sum(each.kills for each in tally.values())), "", "1", str(len(whole)))
     Console().print(table)
     return {
         "kills": sum(each.kills for each in tally.values()),
-        "stages": {stage: each.kills for stage, each in tally.items()},
-        "rounds": number,
-        "differing": len(differing),
-        "files": {str(each): names for each, names in differing.items()},
+        "by_stage": {stage: each.kills for stage, each in tally.items()},
+        "end_states": 1 + sum(each.end_states for each in tally.values()),
+        "differing": len(whole) + sum(len(each.differing) for each in tally.values()),
+        "files": sorted({name for each in tally.values() for name in each.differing} | set(whole)),
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
 

@@ -87,9 +87,9 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process; the system lets go of it however the process ends.
 
-        A process started with `pass_fds=locks_held()` works under the same lock, and keeps it if it outlives its parent.
-        The file's content says who holds it; whether it is held says the system alone, so what a killed process left
-        there misleads nobody. Files that such a process left half-written are removed.
+        A process started with `pass_fds=locks_held()` works under the same lock, and keeps it if it outlives its
+        parent. The file's content says who holds it; whether it is held says the system alone, so what a killed process
+        left there misleads nobody. Files that such a process left half-written are removed.
 
         Raises:
             RunFolderError: another process works in it, or its file system has no locks.

@@ -13,8 +13,9 @@ from PIL import Image
 
 from distill.config import DataSettings
 from distill.core.errors import DataError
-from distill.core.files import digest_of, replacing, sha256_of
+from distill.core.files import digest_of, sha256_of
 from distill.core.progress import Progress
+from distill.core.tables import read_table, write_table
 from distill.core.types import SPLITS, ImageRecord, Split
 from distill.data.candidate import Candidate, MaskSource
 from distill.data.corrections import Corrections
@@ -170,7 +171,6 @@ class Manifest:
     def save(self, path: Path) -> None:
         """Write atomically as Parquet; masks lie in the folder `masks` beside it."""
         import pyarrow as pa
-        import pyarrow.parquet
 
         columns: dict[str, list[Any]] = defaultdict(list)
         for e in self.entries:
@@ -185,15 +185,16 @@ class Manifest:
         table = pa.table({key: pa.array(values, type=text.get(key)) for key, values in columns.items()})
         truth = "labels" if self.masks is None else "masks"
         table = table.replace_schema_metadata({"classes": "\x1f".join(self.classes), "truth": truth})
-        with replacing(path) as temporary:
-            pyarrow.parquet.write_table(table, temporary)
+        write_table(table, path)
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read what `save` wrote."""
-        import pyarrow.parquet
+        """Read what `save` wrote.
 
-        table = pyarrow.parquet.read_table(path)
+        Raises:
+            RunFolderError: it is missing or damaged.
+        """
+        table = read_table(path)
         entries = []
         for row in table.to_pylist():
             source = MaskSource(**row["mask_source"]) if row.get("mask_source") else None
