@@ -1,6 +1,6 @@
 """`distill run`, killed at random moments of every stage, ends as if nothing had happened.
 
-A tiny run of every stage is done undisturbed, and watched. Then the same run is done again. In each stage it is killed
+A tiny run of every stage is done undisturbed. Then the same run is done again. In each stage it is killed
 by SIGKILL a few times, and the same command started again each time, until the stage is done; what the stage left is
 compared with the undisturbed run, the folder is put back to where the stage began, and so on, until the stage had its
 share of kills. The next stage goes on from there. At the end the whole folder is compared.
@@ -14,7 +14,7 @@ be whole. Every file must end with what the undisturbed run's file holds, but fo
 To spare the seconds that importing torch takes, each start is a fork of this process, which has imported it and runs
 no thread; what it starts (the exporters, the runtimes) are new processes as ever.
 
-    python benchmarks/faults.py [--task classification|segmentation] [--kills 200] [--seed 0] [--keep FOLDER]
+    python benchmarks/faults.py [--task classification|segmentation] [--stages A,B] [--kills 200] [--seed 0]
 
 Last line of stdout: one JSON object; `differing` counts end states unlike the undisturbed one, and must be 0.
 """
@@ -37,7 +37,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from _tiny import CONFIGS, write_images
 from rich.console import Console
@@ -72,9 +72,9 @@ TIMED_FILES = {
 _UNDISTURBED = "undisturbed"
 _COUNTS = {"labeled": 12, "validation": 9, "test": 9, "unlabeled": 75}
 _IN_A_ROW = 4  # kills before a stage may end; more would leave fewer end states to compare
-_EXPORT = 0.3  # share of its kills: an attempt takes as long as all other stages together
+_SLOW = {"export": 0.2, "benchmark": 0.3}  # share of their kills: an attempt imports TensorFlow, and converts
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_POLL_S = 0.001
+_POLL_S = 0.002
 _PATIENCE_S = 600.0
 _IMPORTED = (
     "distill.cli", "distill.stages", "distill.train", "distill.probe", "distill.simple", "distill.report.build",
@@ -89,12 +89,11 @@ class BrokenError(Exception):
     """The run did not go on as it should."""
 
 
-@dataclass
-class Pace:
+class Pace(NamedTuple):
     """How an undisturbed stage goes."""
 
-    seconds: float = 0.0
-    changes: int = 0
+    seconds: float
+    changes: int
 
 
 @dataclass
@@ -158,20 +157,16 @@ class Suite:
         self.run, self.log = place / "runs/teacher", place / "log.txt"
 
     def undisturbed(self) -> dict[str, Pace]:
-        """Run to the end, watched, and put the folder aside."""
-        pace = {stage: Pace() for stage in STAGES}
-        start, began, now, seen = Start(self.place, self.log), time.monotonic(), "", frozenset[str]()
-        while not start.ended():
-            stage = self._stage()
-            if stage != now:
-                began, now, seen = time.monotonic(), stage, self._names(stage)
-            elif stage and (names := self._names(stage)) != seen:
-                pace[stage].changes += 1
-                pace[stage].seconds, seen = time.monotonic() - began, names
-            time.sleep(_POLL_S)
-        if start.code != 0:
-            raise BrokenError(f"the undisturbed run ended with exit code {start.code}:\n{self._last_words()}")
-        self.run.rename(self.place / _UNDISTURBED)
+        """Run to the end and put the folder aside, unless that was done; how each stage went."""
+        aside = self.place / _UNDISTURBED
+        if not aside.exists():
+            self.finish()
+            self.run.rename(aside)
+        pace = {}
+        for stage in STAGES:
+            seconds = json.loads((aside / stage / "stage.json").read_text())["seconds"]
+            files = sum(path.is_file() for path in (aside / stage).rglob("*"))
+            pace[stage] = Pace(float(seconds), 2 * files)  # a temporary name, then the final one
         return pace
 
     def remember(self) -> None:
@@ -271,7 +266,7 @@ class Suite:
         while not start.ended():
             time.sleep(0.01)
         if start.code != 0:
-            raise BrokenError(f"the last start ended with exit code {start.code}:\n{self._last_words()}")
+            raise BrokenError(f"a start that was left alone ended with exit code {start.code}:\n{self._last_words()}")
 
     def differences(self, stage: str = "") -> list[str]:
         """Files of a stage, or of all, that do not hold what the undisturbed run's do."""
@@ -317,7 +312,8 @@ def main() -> int:
     parser.add_argument("--task", choices=sorted(CONFIGS), default="classification")
     parser.add_argument("--kills", type=int, default=200, help="at least, over all stages")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="work here, and leave everything")
+    parser.add_argument("--stages", help="only in these, with commas between")
+    parser.add_argument("--keep", type=Path, help="work here, leave everything, and take the undisturbed run from here")
     options = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":  # numpy and torch would have threads, which a fork has not
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **dict.fromkeys(_THREADS, "1")})
@@ -331,18 +327,23 @@ def main() -> int:
         os.environ["TMPDIR"] = str(place)  # what killed processes leave
         write_images(place / "images", options.task, _COUNTS)
         (place / "teacher.yaml").write_text(CONFIGS[options.task])
-        found = _kill_everywhere(Suite(place, console), options.kills, options.seed, console)
+        stages = options.stages.split(",") if options.stages else list(STAGES)
+        found = _kill_everywhere(Suite(place, console), stages, options.kills, options.seed, console)
     print(json.dumps({"task": options.task, "seed": options.seed, **found}))
     return 1 if found["differing"] else 0
 
 
-def _kill_everywhere(suite: Suite, wanted: int, seed: int, console: Console) -> dict[str, Any]:
+def _kill_everywhere(suite: Suite, stages: list[str], wanted: int, seed: int, console: Console) -> dict[str, Any]:
     began = time.monotonic()
     pace, rng = suite.undisturbed(), random.Random(seed)
-    of_export = math.ceil(_EXPORT * wanted / len(STAGES))
+    shares = {stage: _SLOW.get(stage, 1.0) if stage in stages else 0.0 for stage in STAGES}
     tally = {stage: Tally() for stage in (*STAGES, "between")}
+    before = ""
     for stage, each in pace.items():
-        quota = of_export if stage == "export" else math.ceil((wanted - of_export) / (len(STAGES) - 1))
+        quota = math.ceil(wanted * shares[stage] / sum(shares.values()))
+        if quota and before and not suite.done(before):  # the stages before were not asked for
+            suite.kill_once(before, pace[before], "end", rng)
+        before = stage
         suite.remember()
         tries = 0
         while tries < quota:
@@ -358,6 +359,8 @@ def _kill_everywhere(suite: Suite, wanted: int, seed: int, console: Console) -> 
                 tally[fell].alone += how == "alone"
             tally[stage].end_states += 1
             tally[stage].differing += suite.differences(stage)
+        if not quota:
+            continue
         minutes = (time.monotonic() - began) / 60
         told = f"{minutes:.0f} min: {stage}, {tries} kills, {tally[stage].end_states} end states"
         console.print(f"{told}; differing: {tally[stage].differing}", soft_wrap=True)

@@ -10,7 +10,7 @@ for an image, gets `--more` times as many.
   grows, a difference would be noise, and the exponent is the plain log4(t16 / t4).
 - Memory is the largest resident set of any one process. Its exponent is the plain log4(m16 / m4): 0 is flat.
 
-    python benchmarks/scaling.py [--task classification|segmentation] [--images 250] [--more 8]
+    python benchmarks/scaling.py [--task classification|segmentation] [--images 250] [--more 8] [--at-once]
 
 Last line of stdout: one JSON object; `stages` has `name`, `time_exponent` and `memory_exponent` of each.
 """
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,19 +56,26 @@ def main() -> None:
     parser.add_argument("--task", choices=sorted(CONFIGS), default="classification")
     parser.add_argument("--images", type=int, default=250, help="at 1x")
     parser.add_argument("--more", type=int, default=8, help="times as many for the stage data alone")
+    parser.add_argument("--at-once", action="store_true", help="all sizes side by side")
     options = parser.parse_args()
     sizes = [_FEWEST, *(factor * options.images for factor in _FACTORS)]
     costs: dict[str, list[Cost]] = {stage: [] for stage in STAGES}
     counts = dict.fromkeys(STAGES, sizes) | {"data": [_FEWEST, *(size * options.more for size in sizes[1:])]}
     progress = Console(stderr=True)
-    for place, size in enumerate(sizes):
+
+    def measured(place: int) -> dict[str, Cost]:
         with tempfile.TemporaryDirectory() as root:
-            costs["data"].append(_stages(Path(root), options.task, counts["data"][place], STAGES[:1])["data"])
+            found = _stages(Path(root), options.task, sizes[place], STAGES)
         with tempfile.TemporaryDirectory() as root:
-            measured = _stages(Path(root), options.task, size, STAGES)
-        for stage in STAGES[1:]:
-            costs[stage].append(measured[stage])
-        progress.print(f"{size} images: {', '.join(f'{s} {c[-1].cpu_s:.1f} s' for s, c in costs.items())}")
+            found |= _stages(Path(root), options.task, counts["data"][place], STAGES[:1])
+        told = ", ".join(f"{stage} {cost.cpu_s:.1f} s {cost.peak_mb:.0f} MB" for stage, cost in found.items())
+        progress.print(f"{sizes[place]} images: {told}", soft_wrap=True)
+        return found
+
+    with ThreadPoolExecutor(len(sizes) if options.at_once else 1) as pool:
+        for found in pool.map(measured, range(len(sizes))):
+            for stage, cost in found.items():
+                costs[stage].append(cost)
     table = Table("stage", "images", "processor time, s", "exponent", "peak memory, MB", "exponent")
     rows = []
     for stage in STAGES:
