@@ -15,6 +15,7 @@ from distill.core.dense import IGNORED
 from distill.core.errors import RunFolderError
 from distill.core.metrics_log import MetricsLog
 from distill.core.run import Run
+from distill.core.tables import read_table
 from distill.core.task import Answers, Interval, Task
 from distill.core.types import FloatArray, ImageRecord, Split
 from distill.data.manifest import Manifest
@@ -250,10 +251,7 @@ def _stale(run: Run) -> RunFolderError:
 
 def _trusted(labelled: Labelled, summary: Mapping[str, Any]) -> tuple[FloatArray, float]:
     """How much each image counted, and the temperature its answers were read at."""
-    import pyarrow.parquet
-
-    path = labelled.run.folder("student") / "choice.parquet"
-    table = pyarrow.parquet.read_table(path, columns=["image", "weight"])
+    table = read_table(labelled.run.folder("student") / "choice.parquet")
     if table["image"].to_pylist() != [record.id for record in labelled.records]:
         raise _stale(labelled.run)
     calibration = summary["choice"]["calibration"]

@@ -27,7 +27,7 @@ from distill.core.files import read_json, replacing, write_json
 from distill.core.metrics_log import MetricsLog
 from distill.core.overlay import background, class_colors, overlay
 from distill.core.progress import Progress
-from distill.core.run import Run
+from distill.core.run import Run, locks_held
 from distill.core.settings import FitSettings, Settings, TeacherSettings, TrainSettings
 from distill.core.task import Score, Task
 from distill.core.types import ImageRecord, Predictor
@@ -368,7 +368,8 @@ def forward(arguments: Sequence[str]) -> None:
     Raises:
         DistillError: it ended with another exit code than 0; it has printed why.
     """
-    code = subprocess.run([sys.executable, "-m", "export", *arguments], check=False).returncode
+    command = [sys.executable, "-m", "export", *arguments]
+    code = subprocess.run(command, check=False, pass_fds=locks_held()).returncode
     if code < 0:
         raise DistillError(f"`export {arguments[0]}` was ended by signal {-code}; the same command goes on")
     if code != 0:

@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from distill.checkpoint import load_weights, read_state, save_state, save_weights
-from distill.core.errors import UserError
+from distill.core.errors import CheckpointError, UserError
 from distill.core.files import replacing
 from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress
@@ -344,6 +345,11 @@ def _save(
     torch.save({"optimizer": optimizer.state_dict(), **asdict(state)}, buffer)
     with replacing(folder / _STATE) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+    _tidy(folder, state)
+
+
+def _tidy(folder: Path, state: _State) -> None:
+    """Remove what a checkpoint does not name: former ones, and what a kill in the middle of a later one left."""
     kept = {_best(folder, state), _last(folder, state.epoch)}
     for old in [*folder.glob("best-*.safetensors"), *folder.glob("last-*.safetensors")]:
         if old not in kept:
@@ -351,13 +357,38 @@ def _save(
 
 
 def _restore(folder: Path, network: Network, ema: ModelEmaV3, optimizer: torch.optim.Optimizer) -> _State:
-    found = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+    found = _read_progress(folder / _STATE)
     optimizer.load_state_dict(found.pop("optimizer"))
     state = _State(**found)
+    for path in {_last(folder, state.epoch), _best(folder, state)}:  # the best is read last, after the whole training
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing: {_again(folder)}")
     tensors = read_state(_last(folder, state.epoch))
     for prefix, module in (("network.", network.backbone), ("ema.", ema.module.backbone)):
         module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    _tidy(folder, state)
     return state
+
+
+def _read_progress(path: Path) -> dict[str, Any]:
+    """What `torch.save` wrote: a zip with a checksum for each member, which torch itself does not compare.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return found
+    except Exception as error:  # on damaged bytes both raise nearly anything
+        damaged = str(error).split("\n", 1)[0]
+    raise CheckpointError(f"{path} is damaged ({damaged}): {_again(path.parent)}")
+
+
+def _again(folder: Path) -> str:
+    return f"delete the folder {folder} and run the same command again"
 
 
 def _best(folder: Path, state: _State) -> Path:

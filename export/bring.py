@@ -35,6 +35,7 @@ from distill.trained_student import CARD
 if TYPE_CHECKING:
     import torch
 
+    from distill.data.masks import Mask
     from distill.torch_predictor import Network
 
 __all__ = ["BROUGHT", "CHANGED", "Brought", "bring", "channels", "parse_shape"]
@@ -415,24 +416,22 @@ def _answered(
             if masks is None:
                 known.append(replace(entry, candidate=replace(entry.candidate, label=names[int(logits.argmax())])))
             else:
-                known.append(replace(entry, mask=entry.id, pixels=_write_mask(entry, logits, masks)))
+                made = _write_mask(entry, logits, masks)
+                known.append(replace(entry, mask=made.key, pixels=made.pixels))
     return Manifest(sorted(known, key=lambda e: e.candidate.path), names, masks), answers
 
 
-def _write_mask(entry: Entry, logits: FloatArray, folder: Path) -> tuple[int, ...]:
-    """What the network says of each pixel of its view, as truth by pixel; outside the view 255. Pixels by class."""
+def _write_mask(entry: Entry, logits: FloatArray, folder: Path) -> Mask:
+    """What the network says of each pixel of its view, as truth by pixel; outside the view 255."""
     from distill.core.dense import IGNORED
-    from distill.data.mask_file import png_of_mask
+    from distill.data.masks import kept_mask
     from distill.tasks._mask_answers import look
 
     view = fixed_view(entry.width, entry.height, _RESIZE)
     said = look(logits, np.full((view.height, view.width), IGNORED, np.uint8)).mask
     mask = np.full((entry.height, entry.width), IGNORED, np.uint8)
     mask[view.top : view.top + view.height, view.left : view.left + view.width] = said
-    with replacing(folder / f"{entry.id}.png") as temporary:
-        temporary.write_bytes(png_of_mask(mask))
-    counts = np.bincount(said.ravel(), minlength=logits.shape[-1])
-    return tuple(int(count) for count in counts)
+    return kept_mask(mask, folder, logits.shape[-1])
 
 
 def _digest(network: Network) -> str:

@@ -171,8 +171,10 @@ def files(run: _RunOption = None) -> None:
     def work() -> None:
         from export.files import Exporter
 
-        for made in Exporter(_open(run), _progress()).make_all():
-            _print_made(made)
+        folder = _open(run)
+        with folder.lock():
+            for made in Exporter(folder, _progress()).make_all():
+                _print_made(made)
 
     _end(work)
 
@@ -298,7 +300,8 @@ def bench(
         folder = _open(run)
         progress = _progress()
         options = {"benchmark_model": benchmark_model} if benchmark_model else {}
-        document = benchmark(folder, progress, file, device, options)
+        with folder.lock():
+            document = benchmark(folder, progress, file, device, options)
         progress.console.print(benchmark_table(document))
         progress.console.print(str(result_path(folder, device)), highlight=False, soft_wrap=True)
 
@@ -364,7 +367,8 @@ def _one(run: Path | None, format_name: str, precision: str, rung: int | None = 
     if rung and compare:
         raise UserError("--compare makes the files of all rungs: leave out --rung")
     folder, progress = _open(run), _progress()
-    made = Exporter(folder, progress).make(artifact_name(format_name, precision), rung=rung, compare=compare)
+    with folder.lock():
+        made = Exporter(folder, progress).make(artifact_name(format_name, precision), rung=rung, compare=compare)
     if len(made.get("ladder", {}).get("rungs", [])) > 1:
         progress.console.print(ladder_table(made["ladder"], made["metric"]))
     _print_made({"status": "ok", **made}, folder.folder("export"))

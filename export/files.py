@@ -22,7 +22,7 @@ from distill.core.errors import ArtifactError, RunFolderError, UserError
 from distill.core.files import digest_of, read_json, replacing, sha256_of, write_json
 from distill.core.progress import Progress
 from distill.core.quiet import quiet
-from distill.core.run import Run
+from distill.core.run import Run, locks_held
 from distill.core.task import Answers, Metric, Task
 from distill.core.types import Images, Predictor, Split
 from distill.data.batches import ImageCache
@@ -272,7 +272,7 @@ class Exporter:
         }
         write_json(folder / "plan.json", asked)
         command = [sys.executable, "-m", "distill", "learn-on", "--run", str(self._run.root)]
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False, pass_fds=locks_held()).returncode
         if code != 0:
             raise ArtifactError(f"`distill learn-on --run {self._run.root}` ended with exit code {code} (above)")
         student = load_student(self._run)[0]

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -16,12 +17,15 @@ __all__ = [
     "digest_of",
     "digest_of_rows",
     "read_json",
+    "remove_torn",
     "replacing",
     "sha256_of",
     "sha256_of_stream",
     "write_json",
     "write_text",
 ]
+
+_TORN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 @contextlib.contextmanager
@@ -42,6 +46,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove what processes killed inside `replacing` left in a folder and below, where nobody writes now."""
+    for below, _, names in os.walk(folder):
+        for name in names:
+            if _TORN.fullmatch(name):
+                Path(below, name).unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

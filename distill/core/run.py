@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import platform
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +17,9 @@ from typing import Any, Final
 
 from distill import __version__
 from distill.core.errors import RunFolderError
-from distill.core.files import read_json, write_json
+from distill.core.files import read_json, remove_torn, write_json
 
-__all__ = ["FORMAT", "MADE_BY", "Run", "latest_run"]
+__all__ = ["FORMAT", "MADE_BY", "Run", "latest_run", "locks_held"]
 
 FORMAT: Final = 1
 """Layout of the folder; a run of another format is refused."""
@@ -24,6 +28,7 @@ MADE_BY: Final = {"teacher": "teacher", "control": "baseline", "student": "stude
 """Stages by the predictor that they make."""
 
 _MARK = "run.json"
+_HELD = "DISTILL_LOCKS"  # numbers of open files, for the processes that a holder of locks starts
 
 
 class Run:
@@ -82,15 +87,37 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process; the system lets go of it however the process ends.
 
+        A process started with `pass_fds=locks_held()` works under the same lock, and keeps it if it outlives its
+        parent. The file's content says who holds it; whether it is held says the system alone, so what a killed process
+        left there misleads nobody. Files that such a process left half-written are removed.
+
         Raises:
-            RunFolderError: another process works in it.
+            RunFolderError: another process works in it, or its file system has no locks.
         """
-        with (self.root / ".lock").open("w") as stream:
+        path = self.root / ".lock"
+        if path.exists() and any(os.path.samestat(os.fstat(held), path.stat()) for held in locks_held()):
+            yield
+            return
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(f"{self.root} is in use by {_holder(stream.read())}") from None
             except OSError as error:
-                raise RunFolderError(f"{self.root} is in use by another distill process") from error
-            yield
+                raise RunFolderError(
+                    f"{path} cannot be locked ({error.strerror}): two runs at once would spoil each other, so choose an"
+                    " `output` on a file system that has locks"
+                ) from error
+            stream.truncate()
+            json.dump(_owner(), stream)
+            stream.flush()
+            remove_torn(self.root)
+            before = os.environ.get(_HELD, "")
+            os.environ[_HELD] = f"{before} {stream.fileno()}"
+            try:
+                yield
+            finally:
+                os.environ[_HELD] = before
 
     def folder(self, stage: str) -> Path:
         """Folder of a stage."""
@@ -154,6 +181,46 @@ class Run:
                 f"{self.root}: the stage {stage} is not finished; `distill run` goes on with it"
             ) from error
         return summary
+
+
+def locks_held() -> tuple[int, ...]:
+    """Open files for `pass_fds` of processes that work in the folder which this one holds."""
+    return tuple(number for number in map(int, os.environ.get(_HELD, "").split()) if _is_open(number))
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:  # whoever started this process holds the lock, and did not hand it on
+        return False
+    return True
+
+
+def _owner() -> dict[str, Any]:
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"pid": os.getpid(), "host": platform.node(), "since": since, "command": command}
+
+
+def _holder(text: str) -> str:
+    """Who holds a lock, by what the file says."""
+    try:
+        owner = json.loads(text)
+        said = f"process {owner['pid']} on {owner['host']} since {owner['since']} (`{owner['command']}`)"
+        gone = owner["host"] == platform.node() and not _lives(int(owner["pid"]))
+    except (ValueError, KeyError, TypeError):  # it has the lock, and has not said yet who it is
+        return "another distill process"
+    return f"a process that outlived {said}: wait until it ends" if gone else said
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def latest_run(folder: Path) -> Path:

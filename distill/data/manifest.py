@@ -16,8 +16,9 @@ from PIL import Image
 
 from distill.config import DataSettings
 from distill.core.errors import DataError
-from distill.core.files import digest_of, digest_of_rows, replacing, sha256_of_stream
+from distill.core.files import digest_of, digest_of_rows, sha256_of_stream
 from distill.core.progress import Progress
+from distill.core.tables import read_table, write_table
 from distill.core.threads import in_order
 from distill.core.types import SPLITS, ImageRecord, Split
 from distill.data.candidate import Candidate, MaskSource, Origin
@@ -203,19 +204,19 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Write atomically as Parquet; masks lie in the folder `masks` beside it."""
-        import pyarrow.parquet
 
         truth = "labels" if self.masks is None else "masks"
         table = self._table.replace_schema_metadata({"classes": "\x1f".join(self.classes), "truth": truth})
-        with replacing(path) as temporary:
-            pyarrow.parquet.write_table(table, temporary)
+        write_table(table, path)
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read what `save` wrote."""
-        import pyarrow.parquet
+        """Read what `save` wrote.
 
-        table = pyarrow.parquet.read_table(path).combine_chunks()
+        Raises:
+            RunFolderError: it is missing or damaged.
+        """
+        table = read_table(path).combine_chunks()
         metadata = table.schema.metadata
         masks = path.parent / "masks" if metadata.get(b"truth") == b"masks" else None
         columns = ("id", *_OF_CANDIDATE, *_OF_ENTRY, *(_OF_MASK if masks is not None else ()))

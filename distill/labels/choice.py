@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from distill.config import TrustSettings
 from distill.core.errors import TeacherError
-from distill.core.files import replacing
+from distill.core.tables import write_table
 from distill.core.types import FloatArray, ImageRecord
 from distill.labels.store import LabelStore
 from distill.labels.trust import (
@@ -69,7 +69,6 @@ class Choice:
     def save(self, path: Path, class_names: Sequence[str]) -> None:
         """Write one row an image as Parquet."""
         import pyarrow as pa
-        import pyarrow.parquet
 
         columns = {
             "image": list(self.images),
@@ -78,8 +77,7 @@ class Choice:
             "weight": self.weights,
             "reason": list(self.reasons),
         }
-        with replacing(path) as temporary:
-            pyarrow.parquet.write_table(pa.table(columns), temporary)
+        write_table(pa.table(columns), path)
 
 
 def choose(

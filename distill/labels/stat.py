@@ -15,6 +15,7 @@ import numpy.typing as npt
 from distill.core.errors import RunFolderError
 from distill.core.intervals import proportion
 from distill.core.run import Run
+from distill.core.tables import read_table
 from distill.core.types import FloatArray, ImageRecord, softmax
 from distill.data.manifest import Manifest
 from distill.labels.about import figures_table, images_of, share_of, teacher_lines
@@ -138,12 +139,10 @@ def _fixed_views(store: LabelStore) -> tuple[npt.NDArray[np.int64], FloatArray, 
 
 def _left_out_by_trust(run: Run) -> dict[str, Any] | None:
     """Images that the student did not learn from, by reason and class; None before the student was taught."""
-    import pyarrow.parquet
-
     path = run.folder("student") / "choice.parquet"
     if not path.exists():
         return None
-    rows = pyarrow.parquet.read_table(path, columns=["class", "weight", "reason"]).to_pylist()
+    rows = read_table(path).select(["class", "weight", "reason"]).to_pylist()
     unused = [row for row in rows if row["weight"] == 0]
     # Each reason holds the image's own confidence; without it, equal thresholds are counted together.
     reasons = Counter(re.sub(r"^confidence \S+ below", "confidence below", row["reason"]) for row in unused)

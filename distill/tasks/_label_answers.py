@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from distill.core.files import replacing
+from distill.core.tables import read_table, write_table
 from distill.core.task import Answers
 from distill.core.types import FloatArray
 
@@ -33,20 +33,20 @@ class LabelAnswers(Answers):
     def save(self, path: Path) -> None:
         """Write as Parquet: image, truth, logits."""
         import pyarrow as pa
-        import pyarrow.parquet
 
         columns = {"image": list(self.ids), "truth": self.truth, "logits": list(self.logits)}
-        with replacing(path) as temporary:
-            pyarrow.parquet.write_table(pa.table(columns), temporary)
+        write_table(pa.table(columns), path)
 
     def take(self, places: Sequence[int]) -> LabelAnswers:
         return LabelAnswers(tuple(self.ids[place] for place in places), self.logits[places], self.truth[places])
 
     @classmethod
     def load(cls, path: Path) -> LabelAnswers:
-        """Read what `save` wrote."""
-        import pyarrow.parquet
+        """Read what `save` wrote.
 
-        table = pyarrow.parquet.read_table(path)
+        Raises:
+            RunFolderError: it is missing or damaged.
+        """
+        table = read_table(path)
         logits = np.stack(table["logits"].to_numpy()).astype(np.float32)
         return cls(tuple(table["image"].to_pylist()), logits, table["truth"].to_numpy().astype(np.int64))

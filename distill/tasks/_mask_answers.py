@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from distill.core.dense import IGNORED, scale_map
 from distill.core.errors import RunFolderError
-from distill.core.files import replacing
+from distill.core.tables import read_table, write_table
 from distill.core.task import Answers
 from distill.core.types import FloatArray
 from distill.data.mask_file import mask_of_png, png_of_mask
@@ -107,7 +107,6 @@ class MaskAnswers(Answers):
     def save(self, path: Path) -> None:
         """Write as Parquet, an image a row: image, counts, boundary, nll, confidence (flattened) and mask (PNG)."""
         import pyarrow as pa
-        import pyarrow.parquet
 
         def lists(values: _Counts) -> pa.Array:
             return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values[0].size)
@@ -120,8 +119,7 @@ class MaskAnswers(Answers):
             "confidence": lists(self.confidence),
             "mask": pa.array(self.masks, pa.binary()),
         }
-        with replacing(path) as temporary:
-            pyarrow.parquet.write_table(pa.table(columns), temporary)
+        write_table(pa.table(columns), path)
 
     @classmethod
     def load(cls, path: Path, classes: int) -> MaskAnswers:
@@ -131,10 +129,9 @@ class MaskAnswers(Answers):
             RunFolderError: it is no such file, or one of another number of classes.
         """
         import pyarrow as pa
-        import pyarrow.parquet
 
         try:
-            table = pyarrow.parquet.read_table(path)
+            table = read_table(path)
 
             def arrays(name: str, *shape: int) -> _Counts:
                 flat: _Counts = table[name].combine_chunks().flatten().to_numpy()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -195,12 +199,74 @@ def test_the_lock_is_held_against_another_process_and_let_go_when_it_dies(run: R
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert error(run.lock().__enter__) == f"{run.root} is in use by another distill process"
+        said = error(run.lock().__enter__)
+        assert said.startswith(f"{run.root} is in use by process {holder.pid} on {platform.node()} since 20")
+        assert said.endswith(f"Z (`{shlex.join(['-c', str(run.root)])}`)")
         holder.kill()
     with run.lock():
         pass
     with run.lock():
         pass
+
+
+def test_what_a_killed_holder_left_in_the_lock_misleads_nobody(run: Run) -> None:
+    (run.root / ".lock").write_text('{"pid": 1, "host": "elsewhere", "since": "2001", "command": "distill run"}')
+    with run.lock():
+        assert read_json(run.root / ".lock")["pid"] == os.getpid()
+    (run.root / ".lock").write_text("no JSON, and longer than what a holder would say of itself" * 10)
+    with run.lock():
+        assert read_json(run.root / ".lock")["pid"] == os.getpid()
+
+
+def test_a_child_works_under_its_parents_lock_and_keeps_it_when_the_parent_is_killed(run: Run) -> None:
+    """The parent starts a child as the pipeline starts the exporters; the child may lock, others may not."""
+    parent = HOLD.replace(
+        "    print('held', flush=True)\n",
+        "    import subprocess\n"
+        "    from distill.core.run import locks_held\n"
+        f"    subprocess.Popen([sys.executable, '-c', {HOLD!r}, sys.argv[1]], pass_fds=locks_held())\n",
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", parent, run.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert f"in use by process {holder.pid} on" in error(run.lock().__enter__)
+        holder.kill()
+        holder.wait()
+        said = error(run.lock().__enter__)
+        assert f"in use by a process that outlived process {holder.pid} on" in said and "wait until it ends" in said
+        holder.stdin.close()  # which ends the child, since its input is its parent's
+        holder.stdout.read()
+    with run.lock():
+        pass
+
+
+def test_another_folder_is_not_held_by_an_inherited_lock(run: Run, tmp_path: Path) -> None:
+    other = Run.create(tmp_path / "runs/second")
+    with run.lock(), other.lock(), run.lock():
+        assert read_json(other.root / ".lock")["pid"] == os.getpid()
+
+
+def test_a_file_system_without_locks_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert "cannot be locked (No locks available)" in error(run.lock().__enter__)
+
+
+def test_what_a_kill_left_half_written_is_removed(run: Run) -> None:
+    folder = run.begin("labels", "one")
+    torn = folder / "predictions" / ".test.parquet.0123abcd.tmp"
+    kept = [folder / "notes.tmp", folder / ".hidden.tmp", run.root / ".mine.0123.tmp"]
+    for path in (torn, *kept):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    with run.lock():
+        pass
+    assert not torn.exists()
+    assert all(path.exists() for path in kept)
 
 
 def test_the_latest_run_is_the_one_worked_on_last(tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""What each stage takes for 1, 4 and 16 times the images: processor time, peak memory, and how they grow.
+
+Each stage is `distill run --until STAGE` in a process of its own, on synthetic images of 64 px with tiny networks, so
+that what is done for each image is the stage's own work and not the networks'. The stage `data` alone, which does least
+for an image, gets `--more` times as many.
+
+- Time is processor time of the process and all that it starts: other load on the machine changes it little.
+- A stage's fixed cost t0 (imports, building networks, converting a file) is what it takes for 24 images, and is taken
+  off: the exponent is log4((t16 - t0) / (t4 - t0)). Where less than a quarter of t16 is more than t0, the stage hardly
+  grows, a difference would be noise, and the exponent is the plain log4(t16 / t4).
+- Memory is the largest resident set of any one process. Its exponent is the plain log4(m16 / m4): 0 is flat.
+
+    python benchmarks/scaling.py [--task classification|segmentation] [--images 250] [--more 8] [--at-once]
+
+Last line of stdout: one JSON object; `stages` has `name`, `time_exponent` and `memory_exponent` of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from _tiny import CONFIGS, write_images
+from rich.console import Console
+from rich.table import Table
+
+from distill.pipeline import STAGES
+
+_FACTORS = (1, 4, 16)
+_FEWEST = 24
+_SIDE = 64
+_SHARES = {"labeled": 0.25, "validation": 0.125, "test": 0.125, "unlabeled": 0.5}
+_GROWS = 0.25  # of the time for most images, behind what is fixed
+
+
+class Cost(NamedTuple):
+    """Of one process and what it started."""
+
+    cpu_s: float
+    wall_s: float
+    peak_mb: float
+
+
+def main() -> None:
+    """Measure, then fit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=sorted(CONFIGS), default="classification")
+    parser.add_argument("--images", type=int, default=250, help="at 1x")
+    parser.add_argument("--more", type=int, default=8, help="times as many for the stage data alone")
+    parser.add_argument("--at-once", action="store_true", help="all sizes side by side")
+    options = parser.parse_args()
+    sizes = [_FEWEST, *(factor * options.images for factor in _FACTORS)]
+    costs: dict[str, list[Cost]] = {stage: [] for stage in STAGES}
+    counts = dict.fromkeys(STAGES, sizes) | {"data": [_FEWEST, *(size * options.more for size in sizes[1:])]}
+    progress = Console(stderr=True)
+
+    def measured(place: int) -> dict[str, Cost]:
+        with tempfile.TemporaryDirectory() as root:
+            found = _stages(Path(root), options.task, sizes[place], STAGES)
+        with tempfile.TemporaryDirectory() as root:
+            found |= _stages(Path(root), options.task, counts["data"][place], STAGES[:1])
+        told = ", ".join(f"{stage} {cost.cpu_s:.1f} s {cost.peak_mb:.0f} MB" for stage, cost in found.items())
+        progress.print(f"{sizes[place]} images: {told}", soft_wrap=True)
+        return found
+
+    with ThreadPoolExecutor(len(sizes) if options.at_once else 1) as pool:
+        for found in pool.map(measured, range(len(sizes))):
+            for stage, cost in found.items():
+                costs[stage].append(cost)
+    table = Table("stage", "images", "processor time, s", "exponent", "peak memory, MB", "exponent")
+    rows = []
+    for stage in STAGES:
+        time_exponent = exponent([cost.cpu_s for cost in costs[stage]])
+        memory_exponent = math.log(costs[stage][-1].peak_mb / costs[stage][-2].peak_mb, 4)
+        cells = [" / ".join(f"{value:{how}}" for value in values) for values, how in (
+            (counts[stage], "d"), ([c.cpu_s for c in costs[stage]], ".1f"), ([c.peak_mb for c in costs[stage]], ".0f"),
+        )]  # fmt: skip
+        table.add_row(stage, *cells[:2], f"{time_exponent:.2f}", cells[2], f"{memory_exponent:.2f}")
+        rows.append(
+            {
+                "name": stage,
+                "time_exponent": round(time_exponent, 3),
+                "memory_exponent": round(memory_exponent, 3),
+                "images": counts[stage],
+                "cpu_s": [round(cost.cpu_s, 2) for cost in costs[stage]],
+                "wall_s": [round(cost.wall_s, 2) for cost in costs[stage]],
+                "peak_mb": [round(cost.peak_mb) for cost in costs[stage]],
+            }
+        )
+    Console(width=140).print(table)
+    print(json.dumps({"stages": rows, "task": options.task}))
+
+
+def exponent(seconds: list[float]) -> float:
+    """How time grows, from what nearly no images, 1, 4 and 16 times as many take."""
+    fixed, _, some, most = seconds
+    if most - fixed < _GROWS * most or some <= fixed:
+        return math.log(most / some, 4)
+    return math.log((most - fixed) / (some - fixed), 4)
+
+
+def _stages(place: Path, task: str, images: int, stages: tuple[str, ...]) -> dict[str, Cost]:
+    """What each of these stages costs, one after another in one run folder."""
+    counts = {part: max(6, round(share * images)) for part, share in _SHARES.items()}
+    write_images(place / "images", task, counts, _SIDE)
+    (place / "teacher.yaml").write_text(CONFIGS[task])
+    return {stage: _cost(place, stage) for stage in stages}
+
+
+def _cost(place: Path, stage: str) -> Cost:
+    start = time.monotonic()
+    with (place / "log.txt").open("ab") as log:
+        command = [sys.executable, "-m", "distill", "run", "teacher.yaml", "--until", stage]
+        process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log)
+    _, status, used = os.wait4(process.pid, 0)  # with all that it waited for
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(
+            f"{stage} ended with exit code {process.returncode}:\n{(place / 'log.txt').read_text()[-3000:]}"
+        )
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    return Cost(used.ru_utime + used.ru_stime, time.monotonic() - start, used.ru_maxrss / unit)
+
+
+if __name__ == "__main__":
+    main()
