@@ -24,6 +24,7 @@ MADE_BY: Final = {"teacher": "teacher", "control": "baseline", "student": "stude
 """Stages by the predictor that they make."""
 
 _MARK = "run.json"
+_STARTED = "started.json"
 
 
 class Run:
@@ -67,7 +68,8 @@ class Run:
             if blocking is not None:
                 raise RunFolderError(f"output: {blocking} is a file, expected a folder or nothing at {root}")
             # a kill may have left `.run.json.….tmp`
-            if root.is_dir() and not (root / _MARK).exists() and any(_MARK not in p.name for p in root.iterdir()):
+            others = root.is_dir() and any(_MARK not in p.name for p in root.iterdir())
+            if others and not (root / _MARK).exists():  # looked for last: another process may just have made the run
                 raise RunFolderError(f"output: {root} holds files that no run made; choose a new folder")
             root.mkdir(parents=True, exist_ok=True)
             if not (root / _MARK).exists():
@@ -90,6 +92,13 @@ class Run:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise RunFolderError(f"{self.root} is in use by another distill process") from error
+            yield
+
+    @contextlib.contextmanager
+    def lock_with_others(self) -> Iterator[None]:
+        """Hold the folder beside others that do the same; waits while one process holds it for itself."""
+        with (self.root / ".lock").open("a+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH)
             yield
 
     def folder(self, stage: str) -> Path:
@@ -123,17 +132,20 @@ class Run:
     def begin(self, stage: str, fingerprint: str) -> Path:
         """Prepare a stage's folder: keep unfinished work of the same fingerprint, discard any other."""
         folder = self.folder(stage)
-        started = folder / "started.json"
-        try:
-            same = read_json(started)["fingerprint"] == fingerprint
-        except (OSError, ValueError, KeyError, TypeError):
-            same = False
-        if not same and folder.exists():
+        if not self.begun(stage, fingerprint) and folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "stage.json").unlink(missing_ok=True)
-        write_json(started, {"stage": stage, "fingerprint": fingerprint})
+        write_json(folder / _STARTED, {"stage": stage, "fingerprint": fingerprint})
         return folder
+
+    def begun(self, stage: str, fingerprint: str) -> bool:
+        """Whether a stage's folder holds work of this fingerprint, finished or not."""
+        try:
+            found: bool = read_json(self.folder(stage) / _STARTED)["fingerprint"] == fingerprint
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return found
 
     def finish(self, stage: str, fingerprint: str, seconds: float, summary: dict[str, Any]) -> None:
         """Mark a stage as done."""

@@ -17,7 +17,7 @@ from distill.data.batches import ImageCache
 from distill.data.views import ViewPlan, render
 from distill.labels import store
 from distill.labels.augmented import Augmented
-from distill.labels.label import label
+from distill.labels.label import ViewLabelling
 from distill.labels.shards import shard_path
 from distill.labels.store import LabelStore
 
@@ -68,7 +68,7 @@ def ask(records: list[ImageRecord], progress: Progress, monkeypatch: pytest.Monk
     monkeypatch.setattr(store, "_VIEWS_A_SHARD", 12)
 
     def asked(folder: Path, teacher: Predictor, views: int = 3, batch_size: int = 7, mirror: bool = True) -> LabelStore:
-        label(
+        ViewLabelling(
             teacher,
             records,
             folder,
@@ -78,8 +78,7 @@ def ask(records: list[ImageRecord], progress: Progress, monkeypatch: pytest.Monk
             batch_size=batch_size,
             fingerprint="same",
             facts={"teacher": "brightness"},
-            progress=progress,
-        )
+        ).label(progress)
         return LabelStore(folder)
 
     return asked
