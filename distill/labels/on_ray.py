@@ -238,7 +238,7 @@ def _cluster() -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         try:
             ray.init("auto", **silent)
-        except RuntimeError as error:  # another version of Ray or Python
+        except (RuntimeError, ray.exceptions.RayError) as error:  # another version of Ray or Python; no token
             raise UserError(f"cannot join the Ray cluster: {error}") from error
         except ConnectionError as error:
             if address := os.environ.get("RAY_ADDRESS"):

@@ -18,7 +18,7 @@ from distill.data.views import ViewPlan, render
 from distill.labels import store
 from distill.labels.augmented import Augmented
 from distill.labels.label import ViewLabelling
-from distill.labels.shards import shard_path
+from distill.labels.shards import complete, shard_path
 from distill.labels.store import LabelStore
 
 SaveImage = Callable[..., Path]
@@ -137,6 +137,52 @@ def test_not_even_one_view_fits(tmp_path: Path, ask: Callable[..., LabelStore]) 
     teacher.room = 0
     with pytest.raises(TeacherError, match="the teacher does not fit in memory, even for one view"):
         ask(tmp_path / "labels", teacher)
+
+
+def test_parts_are_asked_in_the_batches_that_were_settled(
+    tmp_path: Path, records: list[ImageRecord], progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_VIEWS_A_SHARD", 12)
+    folder = tmp_path / "labels"
+
+    def by(room: int) -> tuple[Brightness, ViewLabelling]:
+        teacher = Brightness()
+        teacher.room = room
+        made = ViewLabelling(
+            teacher,
+            records,
+            folder,
+            LabelSettings(views=3, top_k=2),
+            cache=ImageCache(100),
+            plan=ViewPlan("center_crop", 0.4, True, 0.2, 5),
+            batch_size=20,
+            fingerprint="same",
+            facts={},
+        )
+        return teacher, made
+
+    small, first = by(room=7)
+    first.settle(progress)
+    assert small.sizes == [5]  # 20 and 10 do not fit
+    roomy, second = by(room=100)
+    second.settle(progress)  # it is settled
+    assert roomy.sizes == []
+    with progress.task("labelling", second.extent.of([1, 2])) as task:
+        second.label_part([1, 2], task)
+    assert roomy.sizes == [5, 5, 2, 5, 1]
+    assert [path.name for path in sorted(folder.glob("*.arrow"))] == ["shard-00001.arrow", "shard-00002.arrow"]
+    assert not complete(folder)
+    _, tiny = by(room=4)
+    with (
+        pytest.raises(TeacherError, match=r"out of memory with 5 views a batch, .* set teacher\.batch_size to 2"),
+        progress.task("labelling", 12) as task,
+    ):
+        tiny.label_part([0], task)
+    assert not complete(folder)
+    with progress.task("labelling", 12) as task:
+        second.label_part([0], task)
+    assert complete(folder)
+    assert LabelStore(folder).facts["batch_size"] == 5
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
