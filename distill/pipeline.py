@@ -158,6 +158,9 @@ def label_share(config: RunConfig, console: Console, share: Share) -> Path:
                 continue
             work, steps = _begin(config, folder, console, "labels")
             fingerprint = steps.fingerprint("labels")
+            if folder.done("labels", fingerprint):  # by a version that kept no plan
+                steps.close()
+                return folder.root
             with same_threads(folder.begin("labels", fingerprint)):
                 stages.labelling(work, fingerprint).settle(work.progress)
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from distill import __version__
 from distill.core.errors import DistillError, RunFolderError, UserError
 from distill.core.progress import Progress
+from distill.labels.again import number_of
 from distill.labels.label import Extent, Labelling
 from distill.labels.shards import complete, shard_path
 
@@ -71,7 +72,7 @@ def label_on_ray(folder: Path, make: Make, workers: int | None, progress: Progre
         with progress.task("labelling", extent.total, settled.unit) as task:
             task.skip(extent.total - extent.of(todo))
             for number in crew.label(todo):
-                task.advance(extent.of([number]), f"by {part.workers} workers")
+                task.advance(extent.of([number]), f"by {number_of(part.workers, 'worker')}")
     if not complete(folder):
         raise RunFolderError(
             f"{folder}: the workers wrote shards that are not seen here; every machine of the Ray cluster must see the"
@@ -103,8 +104,9 @@ def part_of_cluster(nodes: Sequence[Mapping[str, float]], workers: int | None) -
     if cpus == 0:
         all_cpus = int(sum(node.get("CPU", 0) for node in nodes))
         raise UserError(
-            f"labels.workers: found {all_cpus} CPUs and {gpus} GPUs on {len(nodes)} machines of the Ray cluster, no"
-            f" room for {max(1, wanted)} workers of a CPU each"
+            f"labels.workers: found {number_of(all_cpus, 'CPU')} and {number_of(gpus, 'GPU')} on"
+            f" {number_of(len(nodes), 'machine')} of the Ray cluster, no room for"
+            f" {number_of(max(1, wanted), 'worker')} with a CPU each"
         )
     return Part(wanted, cpus, 1 / on_a_gpu if gpus else 0.0)
 
@@ -196,8 +198,8 @@ class _Crew:
         while not (done := self._ray.wait([*self._doing], num_returns=1, timeout=_WAIT_S)[0]):
             if all(number is None for _, number in self._doing.values()):
                 self._say(
-                    f"no worker is ready yet; each needs {self._part.cpus} CPUs and {self._part.gpus:g} GPUs of the"
-                    " cluster, and time to build the teacher"
+                    f"no worker is ready; each needs {number_of(self._part.cpus, 'CPU')} and {self._part.gpus:g} GPU"
+                    " of the cluster, and time to build the teacher"
                 )
         worker, number = self._doing.pop(done[0])
         try:

@@ -203,6 +203,19 @@ def test_the_lock_is_held_against_another_process_and_let_go_when_it_dies(run: R
         pass
 
 
+def test_shares_hold_the_folder_beside_each_other_and_against_all_others(run: Run) -> None:
+    with run.lock_with_others(), run.lock_with_others():
+        assert error(run.lock().__enter__) == f"{run.root} is in use by another distill process"
+    with run.lock():
+        pass
+
+
+def test_work_under_way_is_known_by_its_fingerprint(run: Run) -> None:
+    assert not run.begun("labels", "one")
+    run.begin("labels", "one")
+    assert run.begun("labels", "one") and not run.begun("labels", "two")
+
+
 def test_the_latest_run_is_the_one_worked_on_last(tmp_path: Path) -> None:
     for number, name in enumerate(("b", "c", "a")):
         run = Run.create(tmp_path / name)

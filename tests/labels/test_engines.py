@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from distill.core.errors import UserError
-from distill.labels.on_ray import Part, part_of_cluster
+from distill.core.progress import Progress
+from distill.labels.on_ray import Part, label_on_ray, part_of_cluster
 from distill.labels.share import Share
 from tests.workplace import Workplace, write_shapes
 
@@ -155,6 +156,8 @@ def test_two_workers_write_what_one_process_writes(classified: Workplace, cluste
     told = _by_ray(classified, "ray")
     assert "300 images" in told and "died" not in told
     _same_as_by_one_process(classified, "ray", 5)
+    told = classified.run("run", "teacher.yaml", "--until", "labels", "--set", "output=runs/ray")
+    assert "Nothing to do" in told  # who did the work is no part of the fingerprint
 
 
 @needs_ray
@@ -172,6 +175,12 @@ def test_what_a_worker_cannot_do_is_said_as_by_one_process(classified: Workplace
     told = _by_ray(classified, "broken", expect=2)
     (classified.root / "breaks").unlink()
     assert "error: teacher.python: colours:images raised ValueError: a batch of 7" in " ".join(told.split())
+
+
+def test_without_ray(tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"`labels.engine: ray` needs Ray: pip install 'mobile-distill\[ray\]'"):
+        label_on_ray(tmp_path, pytest.fail, None, progress)
 
 
 def test_shares_at_once_then_the_whole(classified: Workplace) -> None:
@@ -243,9 +252,9 @@ def test_how_a_cluster_is_shared_out(nodes: Sequence[dict[str, float]], workers:
 @pytest.mark.parametrize(
     ("nodes", "workers", "found"),
     [
-        ([HEAD], None, "0 CPUs and 0 GPUs on 1 machines of the Ray cluster, no room for 1 workers"),
+        ([HEAD], None, "0 CPUs and 0 GPUs on 1 machine of the Ray cluster, no room for 1 worker with"),
         ([BOX, BOX], 17, "16 CPUs and 0 GPUs on 2 machines of the Ray cluster, no room for 17 workers"),
-        ([{"CPU": 0.0, "GPU": 1.0}, BOX], None, "8 CPUs and 1 GPUs on 2 machines of the Ray cluster, no room for 1"),
+        ([{"CPU": 0.0, "GPU": 1.0}, BOX], None, "8 CPUs and 1 GPU on 2 machines of the Ray cluster, no room for 1"),
     ],
 )
 def test_a_cluster_without_room(nodes: Sequence[dict[str, float]], workers: int | None, found: str) -> None:

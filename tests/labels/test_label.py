@@ -18,8 +18,9 @@ from distill.data.views import ViewPlan, render
 from distill.labels import store
 from distill.labels.augmented import Augmented
 from distill.labels.label import ViewLabelling
-from distill.labels.shards import complete, shard_path
+from distill.labels.shards import complete, planned, shard_path
 from distill.labels.store import LabelStore
+from distill.teaching import same_threads
 
 SaveImage = Callable[..., Path]
 
@@ -137,6 +138,28 @@ def test_not_even_one_view_fits(tmp_path: Path, ask: Callable[..., LabelStore]) 
     teacher.room = 0
     with pytest.raises(TeacherError, match="the teacher does not fit in memory, even for one view"):
         ask(tmp_path / "labels", teacher)
+
+
+def test_a_batch_that_an_older_version_kept_stays(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/plan.json").write_text('{"batch_size": 2}')
+    assert planned(tmp_path / "labels") is None
+    teacher = Brightness()
+    ask(tmp_path / "labels", teacher, batch_size=8)
+    assert teacher.sizes == [2] * 15
+    assert planned(tmp_path / "labels") == 3
+
+
+def test_threads_are_those_that_a_labelling_began_with(tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    with same_threads(tmp_path) as threads:
+        assert threads == torch.get_num_threads() == before
+    (tmp_path / "plan.json").write_text(f'{{"batch_size": 2, "threads": {before + 1}}}')
+    with same_threads(tmp_path) as threads:
+        assert threads == torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_parts_are_asked_in_the_batches_that_were_settled(
