@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import tempfile
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = ["Part", "label_on_ray", "part_of_cluster"]
 
 _TRIES = 3  # a shard that so many workers died of would kill the next one too
 _WAIT_S = 30.0
+_SEEN_S = 60.0  # NFS may keep in mind for so long that a file was not there
 
 Make = Callable[[], Labelling[Any]]
 
@@ -73,11 +75,14 @@ def label_on_ray(folder: Path, make: Make, workers: int | None, progress: Progre
             task.skip(extent.total - extent.of(todo))
             for number in crew.label(todo):
                 task.advance(extent.of([number]), f"by {number_of(part.workers, 'worker')}")
-    if not complete(folder):
-        raise RunFolderError(
-            f"{folder}: the workers wrote shards that are not seen here; every machine of the Ray cluster must see the"
-            " same run folder"
-        )
+    late = time.monotonic() + _SEEN_S
+    while not complete(folder):
+        if time.monotonic() > late:
+            raise RunFolderError(
+                f"{folder}: the workers wrote shards that are not seen here; every machine of the Ray cluster must see"
+                " the same run folder"
+            )
+        time.sleep(1)
 
 
 def part_of_cluster(nodes: Sequence[Mapping[str, float]], workers: int | None) -> Part:
@@ -230,12 +235,15 @@ class _Crew:
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[Any]:
-    """Ray, connected to the cluster that RAY_ADDRESS or `ray start` on this machine names, else to one of its own."""
+    """Ray in the cluster that this process has joined, that RAY_ADDRESS names or `ray start` began here, or its own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
         raise UserError("`labels.engine: ray` needs Ray: pip install 'mobile-distill[ray]'") from error
+    if ray.is_initialized():
+        yield ray
+        return
     silent: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with contextlib.ExitStack() as stack:
         try:
@@ -246,6 +254,9 @@ def _cluster() -> Iterator[Any]:
             if address := os.environ.get("RAY_ADDRESS"):
                 raise UserError(f"RAY_ADDRESS: found no Ray cluster at {address} ({error})") from error
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
-            ray.init("local", include_dashboard=False, _temp_dir=folder, **silent)
+            try:
+                ray.init("local", include_dashboard=False, _temp_dir=folder, **silent)
+            except Exception as late:  # Ray raises no other where its processes take longer than 30 s
+                raise UserError(f"Ray did not start on this machine: {late} The same command goes on") from late
         stack.callback(ray.shutdown)
         yield ray

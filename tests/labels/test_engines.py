@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.core.errors import UserError
+from distill.core.errors import RunFolderError, UserError
 from distill.core.progress import Progress
-from distill.labels.on_ray import Part, label_on_ray, part_of_cluster
+from distill.labels.on_ray import Part, _Worker, label_on_ray, part_of_cluster
 from distill.labels.share import Share
 from tests.workplace import Workplace, write_shapes
 
@@ -66,7 +66,14 @@ import sys
 
 import ray
 
-ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=sys.argv[1])
+for attempt in range(3):
+    try:
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=sys.argv[1])
+        break
+    except Exception:  # Ray gives its processes 30 s, which a busy machine may not have
+        if attempt == 2:
+            raise
+        ray.shutdown()
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 ray.shutdown()
@@ -181,6 +188,13 @@ def test_without_ray(tmp_path: Path, progress: Progress, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"`labels.engine: ray` needs Ray: pip install 'mobile-distill\[ray\]'"):
         label_on_ray(tmp_path, pytest.fail, None, progress)
+
+
+def test_a_machine_that_does_not_see_the_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError) as error:
+        _Worker(tmp_path / "absent", tmp_path, pytest.fail).settle()
+    told = f" sees no folder {tmp_path}/absent: every machine of the Ray cluster must see the run folder and the images"
+    assert told in str(error.value)
 
 
 def test_shares_at_once_then_the_whole(classified: Workplace) -> None:
