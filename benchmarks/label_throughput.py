@@ -31,7 +31,7 @@ from distill.core.progress import Progress
 from distill.core.types import ImageRecord, Images
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import ViewPlan
-from distill.labels.label import batches_of, label
+from distill.labels.label import ViewLabelling, batches_of
 from distill.torch_predictor import Network, TorchPredictor
 
 
@@ -56,7 +56,7 @@ def main() -> None:
                 teacher.predict(images)
             bare = views / (time.perf_counter() - start)
             start = time.perf_counter()
-            label(
+            ViewLabelling(
                 teacher,
                 records,
                 Path(root) / f"labels-{number}",
@@ -66,8 +66,7 @@ def main() -> None:
                 batch_size=options.batch_size,
                 fingerprint="benchmark",
                 facts={},
-                progress=Progress(Console(quiet=True)),
-            )
+            ).label(Progress(Console(quiet=True)))
             rows.append((bare, views / (time.perf_counter() - start)))
     ratio = statistics.median(labelling / bare for bare, labelling in rows)
     table = Table("round", "forward passes, views/s", "labelling, views/s", "ratio")

@@ -35,7 +35,7 @@ from distill.core.types import ImageRecord
 from distill.data.batches import ImageCache
 from distill.data.views import ViewPlan
 from distill.examples import Examples, PseudoLabelled, Truth
-from distill.labels.label import label
+from distill.labels.label import ViewLabelling
 from distill.labels.store import LabelStore
 from distill.losses import LessonLoss, Targets, build_loss, of_rows
 from distill.tasks.classification import Classification
@@ -56,7 +56,7 @@ def main() -> None:
         records = make_photos(folder / "photos", options.images)
         validation = make_photos(folder / "validation", 8, "validation")
         teacher = TorchPredictor(_network(options.teacher, options.size))
-        label(
+        ViewLabelling(
             TorchPredictor(_network("test_resnet", 32)),  # what the answers say does not change the speed
             records,
             folder / "labels",
@@ -66,8 +66,7 @@ def main() -> None:
             batch_size=32,
             fingerprint="benchmark",
             facts={},
-            progress=_QUIET,
-        )
+        ).label(_QUIET)
         store = LabelStore(folder / "labels")
         ones = np.ones(len(records), np.float32)
         cached = PseudoLabelled(

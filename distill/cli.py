@@ -49,6 +49,11 @@ class _Stage(str, Enum):
     report = "report"
 
 
+class _Engine(str, Enum):
+    local = "local"
+    ray = "ray"
+
+
 class _Only(str, Enum):
     all = "all"
     unsure = "unsure"
@@ -79,6 +84,15 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done and estimate what it takes; do nothing.")
     ] = False,
+    engine: Annotated[
+        _Engine | None, typer.Option(help="Who asks the teacher; short for --set labels.engine=…")
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Write one of N shares of the labels, beside processes that write the others."
+        ),
+    ] = None,
 ) -> None:
     """Do the whole job, or go on where it stopped: teacher, labels, student, files, proof, numbers, report."""
 
@@ -87,9 +101,19 @@ def run(
 
         from distill import pipeline
         from distill.config_file import load_config, recipe_path
+        from distill.core.errors import UserError
+        from distill.labels.share import Share
 
-        settings = load_config(recipe_path(config), changes or [])
+        asked = [f"labels.engine={engine.value}"] if engine is not None else []
+        settings = load_config(recipe_path(config), [*(changes or []), *asked])
         console = Console()
+        if shard is not None:
+            if dry_run or until not in {None, _Stage.labels}:
+                raise UserError(
+                    "--shard writes labels and nothing else: leave out --dry-run, and --until but for labels"
+                )
+            pipeline.label_share(settings, console, Share.parse(shard))
+            return
         if dry_run:
             _print_plan(settings, console, measured=True)
             return

@@ -215,6 +215,11 @@ class LabelSettings(Settings):
     """Classes kept a view, in segmentation a cell, and there at most 4; the rest is kept as one tail mass."""
     grid: Annotated[int, Field(ge=1, le=1024)] = 64
     """Cells a side of the stored soft maps, over the whole image; segmentation only."""
+    engine: Literal["local", "ray"] = "local"
+    """Who asks: this process, or workers on a Ray cluster. The answers are the same bytes."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Of the Ray engine, each with a teacher of its own. Default: one a GPU of the cluster; where there is none, one a
+    machine."""
 
 
 class TrustSettings(Settings):

@@ -6,6 +6,8 @@ same command goes on where it stopped, and a changed setting redoes only what de
 
 from __future__ import annotations
 
+import contextlib
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +23,7 @@ from distill.config import RunConfig
 from distill.config_file import save_config
 from distill.core import plugins
 from distill.core.environment import describe_environment
-from distill.core.errors import GateFailed, RunFolderError
+from distill.core.errors import GateFailed, RunFolderError, UserError
 from distill.core.files import digest_of, sha256_of, write_json
 from distill.core.progress import Progress
 from distill.core.run import Run
@@ -31,11 +33,14 @@ from distill.data import sources
 from distill.data.corrections import FOLDER, JOURNAL, Corrections
 from distill.data.demo import images_in_demo, with_demo
 from distill.data.manifest import Manifest
+from distill.labels.shards import planned, shard_path
+from distill.labels.share import Share
+from distill.teaching import same_threads
 
 if TYPE_CHECKING:
     from distill.estimate import Estimate
 
-__all__ = ["PURPOSE", "STAGES", "StageName", "estimated", "plan", "run"]
+__all__ = ["PURPOSE", "STAGES", "StageName", "estimated", "label_share", "plan", "run"]
 
 StageName = Literal["data", "teacher", "labels", "student", "baseline", "export", "benchmark", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -109,21 +114,7 @@ def run(config: RunConfig, console: Console, *, until: StageName | None = None) 
     """
     folder = Run.create(config.output)
     with folder.lock():
-        save_config(config, folder.root / "config.yaml")
-        if config.data.demo is not None:
-            config = with_demo(config)
-        steps = _Steps(config, folder, console, until)
-        work = stages.Work(config, folder, Progress(console))
-
-        candidates = sources.find(config.data, config.task)
-        known, corrections = _known_images(folder), _corrections(config)
-        steps.do(
-            "data",
-            lambda: stages.data(work, candidates, known, corrections),
-            listing=sources.listing(candidates),
-            corrections=corrections.digest(),
-        )
-        steps.do("teacher", lambda: stages.teacher(work))
+        work, steps = _begin(config, folder, console, until)
         steps.do("labels", lambda: stages.labels(work, steps.fingerprints["labels"]))
         steps.do("student", lambda: stages.student(work))
         steps.do("baseline", lambda: stages.baseline(work))
@@ -134,6 +125,44 @@ def run(config: RunConfig, console: Console, *, until: StageName | None = None) 
     if steps.reached("report") and (broken := folder.summary("report")["broken"]):
         raise GateFailed(f"{'; '.join(broken)}. All files are kept in {folder.root}")
     return folder.root
+
+
+def label_share(config: RunConfig, console: Console, share: Share) -> Path:
+    """Write a share of the label shards, beside other processes that write theirs; `run` then goes on.
+
+    What comes before is done by whichever process is first, with precision and batch of the labelling, while the others
+    wait.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: something the user can change; finished work is kept.
+    """
+    if config.labels.engine != "local":
+        raise UserError(f"--shard: found `labels.engine: {config.labels.engine}`, which shares the work out by itself")
+    folder, told = Run.create(config.output), False
+    while True:
+        with folder.lock_with_others():
+            if (fingerprint := _labels_under_way(config, folder)) is not None:
+                _label_share(config, folder, console, share, fingerprint)
+                return folder.root
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(folder.lock())
+            except RunFolderError:
+                if not told:
+                    console.print(f"waiting for another process in {folder.root}", highlight=False, markup=False)
+                told = True
+                time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - so that two do not meet again and again
+                continue
+            work, steps = _begin(config, folder, console, "labels")
+            fingerprint = steps.fingerprint("labels")
+            if folder.done("labels", fingerprint):  # by a version that kept no plan
+                steps.close()
+                return folder.root
+            with same_threads(folder.begin("labels", fingerprint)):
+                stages.labelling(work, fingerprint).settle(work.progress)
 
 
 def plan(config: RunConfig) -> tuple[list[Planned], int]:
@@ -179,6 +208,60 @@ def estimated(config: RunConfig, planned: Sequence[Planned]) -> list[Planned]:
         return list(planned)
     found = estimate(config, sources.find(config.data, config.task))
     return [step if step.done else replace(step, estimate=found[step.name]) for step in planned]
+
+
+def _begin(config: RunConfig, folder: Run, console: Console, until: StageName | None) -> tuple[stages.Work, _Steps]:
+    """Do what comes before the labels."""
+    save_config(config, folder.root / "config.yaml")
+    if config.data.demo is not None:
+        config = with_demo(config)
+    steps = _Steps(config, folder, console, until)
+    work = stages.Work(config, folder, Progress(console))
+
+    candidates = sources.find(config.data, config.task)
+    known, corrections = _known_images(folder), _corrections(config)
+    steps.do(
+        "data",
+        lambda: stages.data(work, candidates, known, corrections),
+        listing=sources.listing(candidates),
+        corrections=corrections.digest(),
+    )
+    steps.do("teacher", lambda: stages.teacher(work))
+    return work, steps
+
+
+def _labels_under_way(config: RunConfig, folder: Run) -> str | None:
+    """Fingerprint of the labels, where all before them is done and their plan is written."""
+    if config.data.demo is not None:
+        if not (config.output / "images").exists():
+            return None
+        config = with_demo(config)
+    steps = _Steps(config, folder, Console(quiet=True), None)
+    listing, corrections = sources.listing(sources.find(config.data, config.task)), _corrections(config).digest()
+    before: dict[StageName, tuple[str, ...]] = {"data": (listing, corrections), "teacher": ()}
+    for name, inputs in before.items():
+        steps.fingerprints[name] = steps.fingerprint(name, *inputs)
+        if folder.done(name, steps.fingerprints[name]) is None:
+            return None
+    fingerprint = steps.fingerprint("labels")
+    there = folder.begun("labels", fingerprint) and planned(folder.folder("labels")) is not None
+    return fingerprint if there else None
+
+
+def _label_share(config: RunConfig, folder: Run, console: Console, share: Share, fingerprint: str) -> None:
+    labels = folder.folder("labels")
+    shards = planned(labels) or 0
+    mine = share.of(shards)
+    if not all(shard_path(labels, number).exists() for number in mine):
+        config = with_demo(config) if config.data.demo is not None else config
+        progress = Progress(console)
+        with same_threads(labels):
+            labelling = stages.labelling(stages.Work(config, folder, progress), fingerprint)
+            with progress.task("labelling", labelling.extent.of(mine), labelling.unit) as task:
+                labelling.label_part(mine, task)
+    missing = sum(not shard_path(labels, number).exists() for number in range(shards))
+    left = f"{missing} of {shards} are missing" if missing else f"all {shards} are there, `distill run` goes on"
+    console.print(f"share {share.number}/{share.total}: {len(mine)} label shards; {left}", highlight=False)
 
 
 class _Steps:
@@ -285,8 +368,10 @@ class _Steps:
 
 
 def _values(settings: BaseModel) -> dict[str, Any]:
-    """Settings as JSON; the files they name count by content, user code by its source, thread counts not at all."""
-    values: dict[str, Any] = settings.model_dump(mode="json", exclude={"workers": True, "fit": {"workers"}})
+    """Settings as JSON; the files they name count by content, user code by its source, who does the work not at all."""
+    values: dict[str, Any] = settings.model_dump(
+        mode="json", exclude={"workers": True, "engine": True, "fit": {"workers"}}
+    )
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, Path) and value.is_file():

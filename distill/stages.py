@@ -11,14 +11,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
 
 from distill import __version__
 from distill.audit.leakage import find_pairs, refuse_wrong_splits, without_leaks
 from distill.config import RunConfig
+from distill.config_file import load_config
 from distill.core import plugins
 from distill.core.dense import IGNORED
 from distill.core.ensemble import Ensemble
@@ -34,19 +37,34 @@ from distill.core.types import ImageRecord, Predictor
 from distill.data import sources
 from distill.data.batches import ImageCache
 from distill.data.corrections import Corrections
+from distill.data.demo import with_demo
 from distill.data.manifest import Manifest, check, reviewed, scan
 from distill.data.views import ViewPlan
-from distill.labels.shards import facts_of
+from distill.labels.shards import complete, facts_of
 from distill.report.golden import check_promises
-from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each
+from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each, same_threads
 
 if TYPE_CHECKING:
     from distill.examples import Examples
+    from distill.labels.label import Labelling
     from distill.losses import LessonLoss
     from distill.torch_predictor import Network
     from distill.train import Trained
 
-__all__ = ["Work", "baseline", "benchmark", "build_network", "data", "export", "labels", "report", "student", "teacher"]
+__all__ = [
+    "Work",
+    "baseline",
+    "benchmark",
+    "build_network",
+    "data",
+    "export",
+    "labelling",
+    "labelling_elsewhere",
+    "labels",
+    "report",
+    "student",
+    "teacher",
+]
 
 MANIFEST = "manifest.parquet"
 LEAKS = "leaks.json"
@@ -189,6 +207,35 @@ def _fit_summary(fits: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
 
 def labels(work: Work, fingerprint: str) -> dict[str, Any]:
     """Ask the teacher about every training image, once."""
+    manifest, folder, settings = work.manifest(), work.run.folder("labels"), work.config.labels
+    if not complete(folder):  # shares of it may have been made elsewhere
+        with same_threads(folder) as threads:
+            if settings.engine == "ray":
+                from distill.labels.on_ray import label_on_ray
+
+                make = partial(labelling_elsewhere, work.run.root, fingerprint, threads)
+                label_on_ray(folder, make, settings.workers, work.progress)
+            else:
+                labelling(work, fingerprint).label(work.progress)
+    records = manifest.of("train")
+    summary = work.task(manifest).summary_of_store(folder, records)
+    return {"images": len(records), "precision": facts_of(folder)["precision"], **summary}
+
+
+def labelling_elsewhere(root: Path, fingerprint: str, threads: int) -> Labelling[Any]:
+    """What asks the teacher, in another process, which sees the run folder and the images under the same paths."""
+    import torch
+
+    torch.set_num_threads(threads)
+    config = load_config(root / "config.yaml")
+    config = with_demo(config) if config.data.demo is not None else config
+    return labelling(Work(config, Run(root), Progress(Console(quiet=True))), fingerprint)
+
+
+def labelling(work: Work, fingerprint: str) -> Labelling[Any]:
+    """What asks the teacher, with the teacher built, fitted, mapped and tuned."""
+    import torch
+
     config, manifest, folder, cache = work.config, work.manifest(), work.run.folder("labels"), work.cache()
     records, settings, task = manifest.of("train"), config.teacher, work.task(manifest)
     predictor = build_teacher(config, manifest.classes)
@@ -196,7 +243,7 @@ def labels(work: Work, fingerprint: str) -> dict[str, Any]:
     precision = choose_precision(predictor, settings, records, cache, folder)
     labeller = as_labeller(predictor, manifest.classes, settings)
     plan = work.view_plan(config.train)
-    task.store(
+    return task.labelling(
         labeller,
         records,
         folder,
@@ -214,12 +261,11 @@ def labels(work: Work, fingerprint: str) -> dict[str, Any]:
             },
             "class_map": settings.class_map,
             "precision": precision,
+            "threads": torch.get_num_threads(),
             "view_plan": asdict(plan),
             "version": __version__,
         },
-        progress=work.progress,
     )
-    return {"images": len(records), "precision": precision, **task.summary_of_store(folder, records)}
 
 
 def student(work: Work) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +17,7 @@ from distill.core.settings import TeacherSettings
 from distill.core.types import ImageRecord, Predictor
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import fixed_view
+from distill.labels.shards import PLAN
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network, Precision
@@ -28,6 +30,7 @@ __all__ = [
     "load_fitted",
     "networks",
     "of_each",
+    "same_threads",
 ]
 
 T = TypeVar("T")
@@ -142,6 +145,24 @@ def choose_precision(
     else:
         apply(0, teacher)
     return "; ".join(f"{choice['precision']} ({choice['reason']})" for choice in chosen)
+
+
+@contextmanager
+def same_threads(folder: Path) -> Iterator[int]:
+    """Let torch compute with as many threads as where the labelling in this folder began, wherever it goes on.
+
+    On a CPU their number decides the last bits: sums are taken in other orders (of four networks of timm three answered
+    1e-7 to 3e-5 otherwise with two threads than with one).
+    """
+    import torch
+
+    before, plan = torch.get_num_threads(), folder / PLAN
+    known = read_json(plan).get("threads", before) if plan.exists() else before
+    torch.set_num_threads(known)
+    try:
+        yield known
+    finally:
+        torch.set_num_threads(before)
 
 
 def of_each(teacher: Predictor, ask: Callable[[Predictor], T]) -> list[T]:

@@ -29,6 +29,7 @@ MADE_BY: Final = {"teacher": "teacher", "control": "baseline", "student": "stude
 
 _MARK = "run.json"
 _HELD = "DISTILL_LOCKS"  # numbers of open files, for the processes that a holder of locks starts
+_STARTED = "started.json"
 
 
 class Run:
@@ -72,7 +73,8 @@ class Run:
             if blocking is not None:
                 raise RunFolderError(f"output: {blocking} is a file, expected a folder or nothing at {root}")
             # a kill may have left `.run.json.….tmp`
-            if root.is_dir() and not (root / _MARK).exists() and any(_MARK not in p.name for p in root.iterdir()):
+            others = root.is_dir() and any(_MARK not in p.name for p in root.iterdir())
+            if others and not (root / _MARK).exists():  # looked for last: another process may just have made the run
                 raise RunFolderError(f"output: {root} holds files that no run made; choose a new folder")
             root.mkdir(parents=True, exist_ok=True)
             if not (root / _MARK).exists():
@@ -119,6 +121,16 @@ class Run:
             finally:
                 os.environ[_HELD] = before
 
+    @contextlib.contextmanager
+    def lock_with_others(self) -> Iterator[None]:
+        """Hold the folder beside others that do the same; waits while one process holds it for itself."""
+        with os.fdopen(os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH)
+            stream.truncate()
+            json.dump({**_owner(), "shares": True}, stream)
+            stream.flush()
+            yield
+
     def folder(self, stage: str) -> Path:
         """Folder of a stage."""
         return self.root / stage
@@ -150,17 +162,20 @@ class Run:
     def begin(self, stage: str, fingerprint: str) -> Path:
         """Prepare a stage's folder: keep unfinished work of the same fingerprint, discard any other."""
         folder = self.folder(stage)
-        started = folder / "started.json"
-        try:
-            same = read_json(started)["fingerprint"] == fingerprint
-        except (OSError, ValueError, KeyError, TypeError):
-            same = False
-        if not same and folder.exists():
+        if not self.begun(stage, fingerprint) and folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "stage.json").unlink(missing_ok=True)
-        write_json(started, {"stage": stage, "fingerprint": fingerprint})
+        write_json(folder / _STARTED, {"stage": stage, "fingerprint": fingerprint})
         return folder
+
+    def begun(self, stage: str, fingerprint: str) -> bool:
+        """Whether a stage's folder holds work of this fingerprint, finished or not."""
+        try:
+            found: bool = read_json(self.folder(stage) / _STARTED)["fingerprint"] == fingerprint
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return found
 
     def finish(self, stage: str, fingerprint: str, seconds: float, summary: dict[str, Any]) -> None:
         """Mark a stage as done."""
@@ -207,6 +222,8 @@ def _holder(text: str) -> str:
     try:
         owner = json.loads(text)
         said = f"process {owner['pid']} on {owner['host']} since {owner['since']} (`{owner['command']}`)"
+        if owner.get("shares"):  # others beside it may hold on after it ended
+            return f"processes that label a share each, the last to begin being {said}"
         gone = owner["host"] == platform.node() and not _lives(int(owner["pid"]))
     except (ValueError, KeyError, TypeError):  # it has the lock, and has not said yet who it is
         return "another distill process"

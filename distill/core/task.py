@@ -16,11 +16,11 @@ from distill.core.types import FloatArray, ImageRecord, Predictor
 
 if TYPE_CHECKING:
     from distill.config import LabelSettings, RunConfig
-    from distill.core.progress import Progress
     from distill.core.settings import TrainSettings
     from distill.data.batches import ImageCache
     from distill.data.views import Resize, ViewPlan
     from distill.examples import Examples
+    from distill.labels.label import Labelling
     from distill.losses import LessonLoss
     from distill.map_losses import MapLossName
 
@@ -197,7 +197,7 @@ class Task(ABC):
     # The teacher's answers
 
     @abstractmethod
-    def store(
+    def labelling(
         self,
         labeller: Predictor,
         records: Sequence[ImageRecord],
@@ -209,9 +209,8 @@ class Task(ABC):
         batch_size: int,
         fingerprint: str,
         facts: Mapping[str, Any],
-        progress: Progress,
-    ) -> None:
-        """Ask about every training image and keep the answers in a folder; goes on behind finished shards."""
+    ) -> Labelling[Any]:
+        """What asks about every training image and keeps the answers in a folder, behind finished shards."""
 
     @abstractmethod
     def summary_of_store(self, folder: Path, records: Sequence[ImageRecord]) -> dict[str, Any]:

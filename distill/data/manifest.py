@@ -204,7 +204,6 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Write atomically as Parquet; masks lie in the folder `masks` beside it."""
-
         truth = "labels" if self.masks is None else "masks"
         table = self._table.replace_schema_metadata({"classes": "\x1f".join(self.classes), "truth": truth})
         write_table(table, path)

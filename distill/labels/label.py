@@ -1,12 +1,14 @@
-"""The stage that asks the teacher about every view and writes the store, shard by shard."""
+"""The stage that asks the teacher about every view and writes the store, shard by shard, here or on many machines."""
 
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, final
 
 from distill.config import LabelSettings
 from distill.core.errors import TeacherError
@@ -16,38 +18,171 @@ from distill.core.types import FloatArray, ImageRecord, Images, Predictor, softm
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import View, ViewPlan
 from distill.labels import store
-from distill.labels.shards import shard_path
+from distill.labels.shards import PLAN, Kind, complete, shard_path
 
-__all__ = ["Asking", "Shown", "batches_of", "fill", "label"]
+__all__ = ["Asking", "Extent", "Labelling", "Shown", "ViewLabelling", "batches_of", "whole"]
 
 Shown = tuple[ImageRecord, Sequence[View]]
 """An image and what of it is shown."""
 
 T = TypeVar("T")
 
-_PLAN = "plan.json"
 _MOST_CLASSES = 1 << 16  # a stored class has 16 bits
 _WORKERS = 2  # one thread decodes 256 px photos and cuts 8 views of 192 px each at 1,570 views/s
 
 
-def label(
-    teacher: Predictor,
-    records: Sequence[ImageRecord],
-    folder: Path,
-    settings: LabelSettings,
-    *,
-    cache: ImageCache,
-    plan: ViewPlan,
-    batch_size: int,
-    fingerprint: str,
-    facts: Mapping[str, Any],
-    progress: Progress,
-) -> None:
-    """Ask the teacher about every stored view of every record; shards that exist are kept.
+class Extent(NamedTuple):
+    """How much there is to ask.
 
-    A shard's batches begin at its first image, so a labelling that was killed ends with the same bytes as one that was
-    not. Decoding and writing overlap the teacher's work. Where memory runs out the batch is halved for the rest of the
-    labelling, also after an interruption.
+    Args:
+        total: questions to the teacher.
+        a_shard: of these, in each shard but the last.
+    """
+
+    total: int
+    a_shard: int
+
+    @property
+    def shards(self) -> int:
+        """Number of them."""
+        return -(-self.total // self.a_shard)
+
+    def of(self, numbers: Iterable[int]) -> int:
+        """Questions in these shards."""
+        return sum(min(self.a_shard, self.total - number * self.a_shard) for number in numbers)
+
+
+class Labelling(ABC, Generic[T]):
+    """A teacher's answers on their way into a store.
+
+    A shard's batches begin at its first image and have exactly the set size, so it has the same bytes wherever it is
+    made, and a labelling that was killed ends with those of one that was not. Decoding and writing overlap the
+    teacher's work. The plan, a file that becomes the store's manifest when all shards are there, keeps what whoever
+    makes the next shard must keep to.
+
+    Args:
+        teacher: answers in the classes of the data.
+        records: in order of id.
+        folder: of the store.
+        facts: written into the store's manifest.
+        an_image: views of each image.
+        images_a_shard: in each shard but the last.
+        cache: gives the images.
+        batch_size: views in one forward pass, unless the plan says another.
+    """
+
+    kind: ClassVar[Kind]
+    unit: ClassVar[str]
+    """What the teacher is asked about, for people."""
+
+    def __init__(
+        self,
+        teacher: Predictor,
+        records: Sequence[ImageRecord],
+        folder: Path,
+        facts: Mapping[str, Any],
+        *,
+        an_image: int,
+        images_a_shard: int,
+        cache: ImageCache,
+        batch_size: int,
+    ) -> None:
+        self._teacher, self._records, self._folder, self._cache = teacher, records, folder, cache
+        self._images_a_shard = images_a_shard
+        questions = an_image * teacher.passes
+        self.extent = Extent(len(records) * questions, images_a_shard * questions)
+        plan = folder / PLAN
+        self._plan = {
+            "kind": self.kind,
+            **facts,
+            "classes": len(teacher.class_names),
+            "class_names": list(teacher.class_names),
+            "images": len(records),
+            "shards": self.extent.shards,
+            "batch_size": read_json(plan)["batch_size"] if plan.exists() else batch_size,
+        }
+
+    @abstractmethod
+    def show(self, record: ImageRecord) -> Shown:
+        """What is shown of an image."""
+
+    @abstractmethod
+    def ask(self, asking: Asking, shown: Sequence[Shown]) -> T:
+        """The answers for a shard."""
+
+    @abstractmethod
+    def write(self, path: Path, shown: Sequence[Shown], answers: T) -> None:
+        """Write a shard; called in another thread."""
+
+    def label(self, progress: Progress) -> None:
+        """Write every shard that does not exist yet, then the store's manifest.
+
+        Where memory runs out the batch is halved for the rest of the labelling, also after an interruption.
+
+        Raises:
+            TeacherError: not even one view fits in memory, or the teacher does not answer as it should.
+        """
+        self._keep(self._plan["batch_size"])
+        with progress.task("labelling", self.extent.total, self.unit) as task:
+            self._fill(range(self.extent.shards), self._asking(task, self._keep))
+        complete(self._folder)
+
+    def settle(self, progress: Progress) -> None:
+        """Write the plan, with a batch that was seen to fit in memory; a plan that exists stays.
+
+        Raises:
+            TeacherError: not even one view fits in memory.
+        """
+        if (self._folder / PLAN).exists():
+            return
+        with progress.task("settling", self._plan["batch_size"] * self._teacher.passes, self.unit) as task:
+            asking = self._asking(task, lambda size: None)
+            asking.patiently(lambda: asking.about([*map(whole, islice(cycle(self._records), asking.batch_size))]))
+        self._keep(asking.batch_size)
+
+    def label_part(self, numbers: Iterable[int], task: Task) -> None:
+        """Write these shards where they do not exist, as the plan says.
+
+        Raises:
+            TeacherError: the batch of the plan does not fit in memory, or the teacher does not answer as it should.
+        """
+        self._fill(numbers, self._asking(task, self._refuse))
+
+    def _fill(self, numbers: Iterable[int], asking: Asking) -> None:
+        """One shard is written while the teacher answers for the next."""
+        with ThreadPoolExecutor(1) as writer:
+            written: Future[None] | None = None
+            for number in numbers:
+                path = shard_path(self._folder, number)
+                if path.exists():
+                    asking.task.skip(self.extent.of([number]))
+                    continue
+                first = number * self._images_a_shard
+                shown = [self.show(record) for record in self._records[first : first + self._images_a_shard]]
+                answers = self.ask(asking, shown)
+                if written is not None:
+                    written.result()  # one shard waits to be written while the next is answered, not more
+                written = writer.submit(self.write, path, shown, answers)
+            if written is not None:
+                written.result()
+
+    def _asking(self, task: Task, halved: Callable[[int], None]) -> Asking:
+        return Asking(self._teacher, self._cache, self._plan["batch_size"], task, halved)
+
+    def _keep(self, batch_size: int) -> None:
+        self._plan["batch_size"] = batch_size
+        write_json(self._folder / PLAN, self._plan)
+
+    def _refuse(self, batch_size: int) -> None:
+        raise TeacherError(
+            f"out of memory with {self._plan['batch_size']} {self.unit} a batch, which fitted where the labelling"
+            f" began; all parts of it must be asked in the same batches: set teacher.batch_size to {batch_size}"
+        )
+
+
+@final
+class ViewLabelling(Labelling[FloatArray]):
+    """Answers to views, one an image.
 
     Args:
         teacher: answers in the classes of the data.
@@ -59,45 +194,60 @@ def label(
         batch_size: views in one forward pass.
         fingerprint: of all that decides the answers; written into each shard.
         facts: written into the store's manifest.
-        progress: told of each batch.
 
     Raises:
-        TeacherError: not even one view fits in memory, or there are too many classes.
+        TeacherError: there are too many classes.
     """
-    if len(teacher.class_names) > _MOST_CLASSES:
-        raise TeacherError(f"the label store holds at most {_MOST_CLASSES} classes, found {len(teacher.class_names)}")
-    k = min(settings.top_k, len(teacher.class_names))
 
-    def show(record: ImageRecord) -> Shown:
-        drawn = [plan.stored(record.id, index, record.width, record.height) for index in range(settings.views)]
-        return record, drawn
+    kind = "views"
+    unit = "views"
 
-    def write(path: Path, shown: Sequence[Shown], answers: FloatArray) -> None:
+    def __init__(
+        self,
+        teacher: Predictor,
+        records: Sequence[ImageRecord],
+        folder: Path,
+        settings: LabelSettings,
+        *,
+        cache: ImageCache,
+        plan: ViewPlan,
+        batch_size: int,
+        fingerprint: str,
+        facts: Mapping[str, Any],
+    ) -> None:
+        if len(teacher.class_names) > _MOST_CLASSES:
+            raise TeacherError(
+                f"the label store holds at most {_MOST_CLASSES} classes, found {len(teacher.class_names)}"
+            )
+        self._views, self._k = settings.views, min(settings.top_k, len(teacher.class_names))
+        self._drawn, self._fingerprint = plan, fingerprint
+        super().__init__(
+            teacher,
+            records,
+            folder,
+            {**facts, "fingerprint": fingerprint, "views": self._views, "top_k": self._k},
+            an_image=self._views,
+            images_a_shard=store.images_a_shard(self._views),
+            cache=cache,
+            batch_size=batch_size,
+        )
+
+    def show(self, record: ImageRecord) -> Shown:
+        stored = self._drawn.stored
+        return record, [stored(record.id, index, record.width, record.height) for index in range(self._views)]
+
+    def ask(self, asking: Asking, shown: Sequence[Shown]) -> FloatArray:
+        return asking.patiently(lambda: softmax(asking.about(shown)))
+
+    def write(self, path: Path, shown: Sequence[Shown], answers: FloatArray) -> None:
         views = [view for _, chosen in shown for view in chosen]
-        shard = store.Shard.of([record.id for record, _ in shown], views, answers, k)
-        store.write_shard(path, shard, len(teacher.class_names), fingerprint)
+        shard = store.Shard.of([record.id for record, _ in shown], views, answers, self._k)
+        store.write_shard(path, shard, len(self._teacher.class_names), self._fingerprint)
 
-    with progress.task("labelling", len(records) * settings.views * teacher.passes, "views") as task:
-        asking = Asking(teacher, cache, folder / _PLAN, batch_size, task)
 
-        def ask(shown: Sequence[Shown]) -> FloatArray:
-            return asking.patiently(lambda: softmax(asking.about(shown)))
-
-        shards = fill(folder, records, store.images_a_shard(settings.views), show, ask, write, asking)
-    store.finish(
-        folder,
-        {
-            **facts,
-            "fingerprint": fingerprint,
-            "views": settings.views,
-            "top_k": k,
-            "classes": len(teacher.class_names),
-            "class_names": list(teacher.class_names),
-            "images": len(records),
-            "shards": shards,
-            "batch_size": asking.batch_size,
-        },
-    )
+def whole(record: ImageRecord) -> Shown:
+    """The whole image, squashed to the teacher's size."""
+    return record, (View(0, 0, record.width, record.height, False),)
 
 
 def batches_of(shown: Sequence[Shown], batch_size: int) -> list[list[Shown]]:
@@ -116,20 +266,21 @@ def batches_of(shown: Sequence[Shown], batch_size: int) -> list[list[Shown]]:
 
 
 class Asking:
-    """Asks a teacher in batches as large as memory allows; remembers that size in a file.
+    """Asks a teacher in batches as large as memory allows.
 
     Args:
         teacher: that is asked.
         cache: gives the images.
-        plan: file in which a smaller batch is kept.
-        batch_size: views in one forward pass, unless the file says another.
+        batch_size: views in one forward pass.
         task: told of each batch.
+        halved: told of a smaller batch before it is used; may refuse it by an error.
     """
 
-    def __init__(self, teacher: Predictor, cache: ImageCache, plan: Path, batch_size: int, task: Task) -> None:
-        self.teacher, self.task = teacher, task
-        self._cache, self._plan = cache, plan
-        self.batch_size: int = read_json(plan)["batch_size"] if plan.exists() else batch_size
+    def __init__(
+        self, teacher: Predictor, cache: ImageCache, batch_size: int, task: Task, halved: Callable[[int], None]
+    ) -> None:
+        self.teacher, self.task, self.batch_size = teacher, task, batch_size
+        self._cache, self._halved = cache, halved
 
     def about(self, shown: Sequence[Shown]) -> FloatArray:
         """Logits float32 [sum of views, …, C]."""
@@ -149,9 +300,9 @@ class Asking:
                     raise
                 if self.batch_size == 1:
                     raise TeacherError(f"the teacher does not fit in memory, even for one view ({error})") from error
+            self._halved(self.batch_size // 2)
             self.batch_size //= 2
             self.task.note(f"out of memory, going on with {self.batch_size} views a batch")
-            write_json(self._plan, {"batch_size": self.batch_size})
             torch = sys.modules.get("torch")
             if torch is not None:
                 torch.cuda.empty_cache()
@@ -161,47 +312,6 @@ class Asking:
         for images in iterate(self._cache, batches, size, _WORKERS):
             yield images
             self.task.advance(len(images))
-
-
-def fill(
-    folder: Path,
-    records: Sequence[ImageRecord],
-    a_shard: int,
-    show: Callable[[ImageRecord], Shown],
-    ask: Callable[[Sequence[Shown]], T],
-    write: Callable[[Path, Sequence[Shown], T], None],
-    asking: Asking,
-) -> int:
-    """Write every shard that does not exist yet; one is written while the teacher answers for the next.
-
-    Args:
-        folder: of the store.
-        records: in order of id.
-        a_shard: images in each shard but the last.
-        show: what is shown of an image.
-        ask: gives the answers for a shard.
-        write: writes a shard; called in another thread.
-        asking: is told of shards that exist.
-
-    Returns:
-        Number of shards.
-    """
-    parts = [records[at : at + a_shard] for at in range(0, len(records), a_shard)]
-    with ThreadPoolExecutor(1) as writer:
-        written: Future[None] | None = None
-        for number, part in enumerate(parts):
-            path = shard_path(folder, number)
-            if path.exists():
-                asking.task.skip(len(part) * len(show(part[0])[1]) * asking.teacher.passes)
-                continue
-            shown = [show(record) for record in part]
-            answers = ask(shown)
-            if written is not None:
-                written.result()  # one shard waits to be written while the next is answered, not more
-            written = writer.submit(write, path, shown, answers)
-        if written is not None:
-            written.result()
-    return len(parts)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +14,14 @@ import numpy.typing as npt
 from distill.config import LabelSettings
 from distill.core.dense import scale_map
 from distill.core.errors import TeacherError
-from distill.core.progress import Progress
 from distill.core.types import FloatArray, ImageRecord, Predictor, softmax
 from distill.data.batches import ImageCache
-from distill.data.views import View
 from distill.labels import maps
-from distill.labels.label import Asking, Shown, fill
+from distill.labels.label import Asking, Labelling, Shown, whole
 from distill.labels.maps import Entry
 
-__all__ = ["Answer", "answer_of", "label_maps", "whole"]
+__all__ = ["Answer", "MapLabelling", "answer_of"]
 
-_PLAN = "plan.json"
 _HELD = (
     16  # images whose logits wait to be scaled, and as many that are asked about meanwhile; a batch, if that is more
 )
@@ -47,23 +44,11 @@ class Answer(NamedTuple):
     confidence: FloatArray
 
 
-def label_maps(
-    teacher: Predictor,
-    records: Sequence[ImageRecord],
-    folder: Path,
-    settings: LabelSettings,
-    *,
-    cache: ImageCache,
-    batch_size: int,
-    fingerprint: str,
-    facts: Mapping[str, Any],
-    progress: Progress,
-) -> None:
-    """Ask the teacher about every record, seen whole and squashed to the teacher's size; shards that exist are kept.
+@final
+class MapLabelling(Labelling[list[Entry]]):
+    """Answers to whole images, one a pixel; each is seen squashed to the teacher's size.
 
-    A shard's batches begin at its first image, so a labelling that was killed ends with the same bytes as one that was
-    not. Where memory runs out the shard is asked anew with half the batch, which stays. Logits of at most 32 images, or
-    of two batches, are held at once.
+    Logits of at most 32 images, or of two batches, are held at once.
 
     Args:
         teacher: answers pixels in the classes of the data.
@@ -74,65 +59,68 @@ def label_maps(
         batch_size: images in one forward pass.
         fingerprint: of all that decides the answers; written into each shard.
         facts: written into the store's manifest.
-        progress: told of each batch.
 
     Raises:
-        TeacherError: the teacher does not answer pixels, gives NaN, or does not fit in memory even for one image; or
-            there are too many classes.
+        TeacherError: there are too many classes.
     """
-    classes = len(teacher.class_names)
-    if classes > maps.MOST_CLASSES:
-        raise TeacherError(f"a store of maps holds at most {maps.MOST_CLASSES} classes, found {classes}")
-    k = maps.kept_classes(settings.top_k, classes)
 
-    def entry(record: ImageRecord, logits: FloatArray) -> Entry:
-        return Entry.of(*answer_of(logits, record, settings.grid), k)
+    kind = "maps"
+    unit = "images"
 
-    def write(path: Path, shown: Sequence[Shown], entries: Sequence[Entry]) -> None:
-        maps.write_shard(path, [record.id for record, _ in shown], entries, fingerprint)
+    def __init__(
+        self,
+        teacher: Predictor,
+        records: Sequence[ImageRecord],
+        folder: Path,
+        settings: LabelSettings,
+        *,
+        cache: ImageCache,
+        batch_size: int,
+        fingerprint: str,
+        facts: Mapping[str, Any],
+    ) -> None:
+        classes = len(teacher.class_names)
+        if classes > maps.MOST_CLASSES:
+            raise TeacherError(f"a store of maps holds at most {maps.MOST_CLASSES} classes, found {classes}")
+        self._grid, self._k = settings.grid, maps.kept_classes(settings.top_k, classes)
+        self._fingerprint = fingerprint
+        super().__init__(
+            teacher,
+            records,
+            folder,
+            {**facts, "fingerprint": fingerprint, "grid": self._grid, "top_k": self._k},
+            an_image=1,
+            images_a_shard=maps.IMAGES_A_SHARD,
+            cache=cache,
+            batch_size=batch_size,
+        )
 
-    with (
-        progress.task("labelling", len(records) * teacher.passes) as task,
-        ThreadPoolExecutor(_WORKERS, thread_name_prefix="scale") as pool,
-    ):
-        asking = Asking(teacher, cache, folder / _PLAN, batch_size, task)
+    def show(self, record: ImageRecord) -> Shown:
+        return whole(record)
 
-        def answers(shown: Sequence[Shown]) -> list[Entry]:
-            entries: list[Future[Entry]] = []
-            for part in _parts(shown, asking.batch_size):
-                logits = asking.about(part)
-                if logits.ndim != 4:
-                    raise TeacherError(
-                        f"expected a teacher that answers pixels, [images, h, w, {classes}]; found {list(logits.shape)}"
-                    )
-                wait(entries)
-                entries += [pool.submit(entry, record, each) for (record, _), each in zip(part, logits, strict=True)]
-                del logits
-            return [each.result() for each in entries]
+    def ask(self, asking: Asking, shown: Sequence[Shown]) -> list[Entry]:
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="scale") as pool:
+            return asking.patiently(lambda: self._answers(asking, shown, pool))
 
-        def ask(shown: Sequence[Shown]) -> list[Entry]:
-            return asking.patiently(lambda: answers(shown))
+    def write(self, path: Path, shown: Sequence[Shown], answers: list[Entry]) -> None:
+        maps.write_shard(path, [record.id for record, _ in shown], answers, self._fingerprint)
 
-        shards = fill(folder, records, maps.IMAGES_A_SHARD, whole, ask, write, asking)
-    maps.finish(
-        folder,
-        {
-            **facts,
-            "fingerprint": fingerprint,
-            "grid": settings.grid,
-            "top_k": k,
-            "classes": classes,
-            "class_names": list(teacher.class_names),
-            "images": len(records),
-            "shards": shards,
-            "batch_size": asking.batch_size,
-        },
-    )
+    def _answers(self, asking: Asking, shown: Sequence[Shown], pool: ThreadPoolExecutor) -> list[Entry]:
+        entries: list[Future[Entry]] = []
+        for part in _parts(shown, asking.batch_size):
+            logits = asking.about(part)
+            if logits.ndim != 4:
+                raise TeacherError(
+                    f"expected a teacher that answers pixels, [images, h, w, {len(self._teacher.class_names)}];"
+                    f" found {list(logits.shape)}"
+                )
+            wait(entries)
+            entries += [pool.submit(self._entry, record, each) for (record, _), each in zip(part, logits, strict=True)]
+            del logits
+        return [each.result() for each in entries]
 
-
-def whole(record: ImageRecord) -> Shown:
-    """The whole image, as it is shown to the teacher."""
-    return record, (View(0, 0, record.width, record.height, False),)
+    def _entry(self, record: ImageRecord, logits: FloatArray) -> Entry:
+        return Entry.of(*answer_of(logits, record, self._grid), self._k)
 
 
 def answer_of(logits: FloatArray, record: ImageRecord, grid: int) -> Answer:

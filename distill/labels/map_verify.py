@@ -16,8 +16,8 @@ from distill.core.types import Images
 from distill.data.batches import ImageCache, iterate
 from distill.labels import maps
 from distill.labels.again import AGAIN, ALLOWED, number_of, same_images, same_labeller, sampled
-from distill.labels.label import Shown, batches_of
-from distill.labels.map_label import Answer, answer_of, whole
+from distill.labels.label import Shown, batches_of, whole
+from distill.labels.map_label import Answer, answer_of
 from distill.labels.map_stat import LabelledMaps
 from distill.labels.maps import STEP, MapStore
 

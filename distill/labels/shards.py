@@ -22,10 +22,26 @@ from distill.core.files import read_json, replacing, write_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Kind", "Store", "blobs", "facts_of", "finish", "kind_of", "shard_path", "values", "write_columns"]
+__all__ = [
+    "PLAN",
+    "Kind",
+    "Store",
+    "blobs",
+    "complete",
+    "facts_of",
+    "finish",
+    "kind_of",
+    "planned",
+    "shard_path",
+    "values",
+    "write_columns",
+]
 
 Kind = Literal["views", "maps"]
 """Answers to views, one an image; or answers to whole images, one a pixel."""
+
+PLAN = "plan.json"
+"""What `store.json` will say, there from the first shard on."""
 
 _MANIFEST = "store.json"
 
@@ -64,6 +80,24 @@ def write_columns(
 def finish(folder: Path, kind: Kind, facts: Mapping[str, Any]) -> None:
     """Write `store.json`, the last file: from now on the folder is a store."""
     write_json(folder / _MANIFEST, {"kind": kind, **facts})
+
+
+def complete(folder: Path) -> bool:
+    """Write `store.json` where the plan and all of its shards are there, whoever wrote them; whether that is so."""
+    shards = planned(folder)
+    if shards is None or not all(shard_path(folder, number).exists() for number in range(shards)):
+        return False
+    plan = read_json(folder / PLAN)
+    finish(folder, plan.pop("kind"), plan)
+    return True
+
+
+def planned(folder: Path) -> int | None:
+    """Number of shards by the plan; None where there is no plan."""
+    try:
+        return int(read_json(folder / PLAN)["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def kind_of(folder: Path) -> Kind:

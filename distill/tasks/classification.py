@@ -21,11 +21,11 @@ from distill.tasks._label_figures import FIGURES, FIGURES_OF_CLASSES, profile
 
 if TYPE_CHECKING:
     from distill.config import LabelSettings, RunConfig
-    from distill.core.progress import Progress
     from distill.core.settings import TrainSettings
     from distill.data.batches import ImageCache
     from distill.data.views import Resize, ViewPlan
     from distill.examples import Examples
+    from distill.labels.label import ViewLabelling
     from distill.losses import LessonLoss
     from distill.map_losses import MapLossName
 
@@ -137,7 +137,7 @@ class Classification(Task):
             f" classes, guessing gives {chance:.3f} +- {error:.3f}"
         )
 
-    def store(
+    def labelling(
         self,
         labeller: Predictor,
         records: Sequence[ImageRecord],
@@ -149,11 +149,10 @@ class Classification(Task):
         batch_size: int,
         fingerprint: str,
         facts: Mapping[str, Any],
-        progress: Progress,
-    ) -> None:
-        from distill.labels.label import label
+    ) -> ViewLabelling:
+        from distill.labels.label import ViewLabelling
 
-        label(
+        return ViewLabelling(
             labeller,
             records,
             folder,
@@ -163,7 +162,6 @@ class Classification(Task):
             batch_size=batch_size,
             fingerprint=fingerprint,
             facts=facts,
-            progress=progress,
         )
 
     def summary_of_store(self, folder: Path, records: Sequence[ImageRecord]) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from distill.tasks._sums import mean_of_known
 
 if TYPE_CHECKING:
     from distill.config import LabelSettings, RunConfig
-    from distill.core.progress import Progress
     from distill.core.settings import TrainSettings
     from distill.data.batches import ImageCache
     from distill.data.views import Resize, ViewPlan
     from distill.examples import Examples
+    from distill.labels.map_label import MapLabelling
     from distill.losses import LessonLoss
     from distill.map_examples import Grid
     from distill.map_losses import MapLossName
@@ -185,7 +185,7 @@ class Segmentation(Task):
             return None
         return f"{said} of {len(shares)} classes, guessing gives {chance:.3f}"
 
-    def store(
+    def labelling(
         self,
         labeller: Predictor,
         records: Sequence[ImageRecord],
@@ -197,11 +197,10 @@ class Segmentation(Task):
         batch_size: int,
         fingerprint: str,
         facts: Mapping[str, Any],
-        progress: Progress,
-    ) -> None:
-        from distill.labels.map_label import label_maps
+    ) -> MapLabelling:
+        from distill.labels.map_label import MapLabelling
 
-        label_maps(
+        return MapLabelling(
             labeller,
             records,
             folder,
@@ -210,7 +209,6 @@ class Segmentation(Task):
             batch_size=batch_size,
             fingerprint=fingerprint,
             facts=facts,
-            progress=progress,
         )
 
     def summary_of_store(self, folder: Path, records: Sequence[ImageRecord]) -> dict[str, Any]:

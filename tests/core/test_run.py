@@ -242,6 +242,14 @@ def test_a_child_works_under_its_parents_lock_and_keeps_it_when_the_parent_is_ki
         pass
 
 
+def test_shares_hold_the_folder_beside_each_other_and_against_all_others(run: Run) -> None:
+    with run.lock_with_others(), run.lock_with_others():
+        said = error(run.lock().__enter__)
+    assert f"in use by processes that label a share each, the last to begin being process {os.getpid()}" in said
+    with run.lock():
+        pass
+
+
 def test_another_folder_is_not_held_by_an_inherited_lock(run: Run, tmp_path: Path) -> None:
     other = Run.create(tmp_path / "runs/second")
     with run.lock(), other.lock(), run.lock():
@@ -267,6 +275,12 @@ def test_what_a_kill_left_half_written_is_removed(run: Run) -> None:
         pass
     assert not torn.exists()
     assert all(path.exists() for path in kept)
+
+
+def test_work_under_way_is_known_by_its_fingerprint(run: Run) -> None:
+    assert not run.begun("labels", "one")
+    run.begin("labels", "one")
+    assert run.begun("labels", "one") and not run.begun("labels", "two")
 
 
 def test_the_latest_run_is_the_one_worked_on_last(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from distill.data.batches import ImageCache
 from distill.data.views import ViewPlan, render
 from distill.labels import store
 from distill.labels.augmented import Augmented
-from distill.labels.label import label
-from distill.labels.shards import shard_path
+from distill.labels.label import ViewLabelling
+from distill.labels.shards import complete, planned, shard_path
 from distill.labels.store import LabelStore
+from distill.teaching import same_threads
 
 SaveImage = Callable[..., Path]
 
@@ -68,7 +69,7 @@ def ask(records: list[ImageRecord], progress: Progress, monkeypatch: pytest.Monk
     monkeypatch.setattr(store, "_VIEWS_A_SHARD", 12)
 
     def asked(folder: Path, teacher: Predictor, views: int = 3, batch_size: int = 7, mirror: bool = True) -> LabelStore:
-        label(
+        ViewLabelling(
             teacher,
             records,
             folder,
@@ -78,8 +79,7 @@ def ask(records: list[ImageRecord], progress: Progress, monkeypatch: pytest.Monk
             batch_size=batch_size,
             fingerprint="same",
             facts={"teacher": "brightness"},
-            progress=progress,
-        )
+        ).label(progress)
         return LabelStore(folder)
 
     return asked
@@ -138,6 +138,74 @@ def test_not_even_one_view_fits(tmp_path: Path, ask: Callable[..., LabelStore]) 
     teacher.room = 0
     with pytest.raises(TeacherError, match="the teacher does not fit in memory, even for one view"):
         ask(tmp_path / "labels", teacher)
+
+
+def test_a_batch_that_an_older_version_kept_stays(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/plan.json").write_text('{"batch_size": 2}')
+    assert planned(tmp_path / "labels") is None
+    teacher = Brightness()
+    ask(tmp_path / "labels", teacher, batch_size=8)
+    assert teacher.sizes == [2] * 15
+    assert planned(tmp_path / "labels") == 3
+
+
+def test_threads_are_those_that_a_labelling_began_with(tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    with same_threads(tmp_path) as threads:
+        assert threads == torch.get_num_threads() == before
+    (tmp_path / "plan.json").write_text(f'{{"batch_size": 2, "threads": {before + 1}}}')
+    with same_threads(tmp_path) as threads:
+        assert threads == torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_parts_are_asked_in_the_batches_that_were_settled(
+    tmp_path: Path, records: list[ImageRecord], progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_VIEWS_A_SHARD", 12)
+    folder = tmp_path / "labels"
+
+    def by(room: int) -> tuple[Brightness, ViewLabelling]:
+        teacher = Brightness()
+        teacher.room = room
+        made = ViewLabelling(
+            teacher,
+            records,
+            folder,
+            LabelSettings(views=3, top_k=2),
+            cache=ImageCache(100),
+            plan=ViewPlan("center_crop", 0.4, True, 0.2, 5),
+            batch_size=20,
+            fingerprint="same",
+            facts={},
+        )
+        return teacher, made
+
+    small, first = by(room=7)
+    first.settle(progress)
+    assert small.sizes == [5]  # 20 and 10 do not fit
+    roomy, second = by(room=100)
+    second.settle(progress)  # it is settled
+    assert roomy.sizes == []
+    with progress.task("labelling", second.extent.of([1, 2])) as task:
+        second.label_part([1, 2], task)
+    assert roomy.sizes == [5, 5, 2, 5, 1]
+    assert [path.name for path in sorted(folder.glob("*.arrow"))] == ["shard-00001.arrow", "shard-00002.arrow"]
+    assert not complete(folder)
+    _, tiny = by(room=4)
+    with (
+        pytest.raises(TeacherError, match=r"out of memory with 5 views a batch, .* set teacher\.batch_size to 2"),
+        progress.task("labelling", 12) as task,
+    ):
+        tiny.label_part([0], task)
+    assert not complete(folder)
+    with progress.task("labelling", 12) as task:
+        second.label_part([0], task)
+    assert complete(folder)
+    assert LabelStore(folder).facts["batch_size"] == 5
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:

@@ -26,7 +26,7 @@ from distill.data.batches import ImageCache
 from distill.data.candidate import candidate
 from distill.data.manifest import Entry, Manifest
 from distill.labels import map_sheet, maps
-from distill.labels.map_label import label_maps
+from distill.labels.map_label import MapLabelling
 from distill.labels.map_stat import LabelledMaps, open_maps
 from distill.labels.map_verify import VerifiedMaps
 from distill.labels.shards import shard_path
@@ -97,7 +97,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress) -> 
     teacher = build_teacher(config, CLASSES)
     labeller = as_labeller(teacher, CLASSES, config.teacher)
     records = manifest.of("train")
-    label_maps(
+    MapLabelling(
         labeller,
         records,
         folder,
@@ -110,8 +110,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress) -> 
             "class_map": {},
             "precision": choose_precision(teacher, config.teacher, records, cache, folder),
         },
-        progress=progress,
-    )
+    ).label(progress)
     return run
 
 
@@ -314,7 +313,7 @@ def test_export_of_masks_stored_smaller_has_the_size_of_the_photos(
     facts, folder = labelled.store.facts, run.folder("labels")
     for path in folder.iterdir():
         path.unlink()
-    label_maps(
+    MapLabelling(
         build_teacher(config, CLASSES),
         labelled.records,
         folder,
@@ -323,8 +322,7 @@ def test_export_of_masks_stored_smaller_has_the_size_of_the_photos(
         batch_size=4,
         fingerprint="other",
         facts={key: facts[key] for key in ("teacher", "class_map", "precision")},
-        progress=progress,
-    )
+    ).label(progress)
     assert open_maps(run).store.hard(0)[0].shape == (8, 12)
     distill("export", str(tmp_path / "out"))
     paths = list((tmp_path / "out/masks").iterdir())

@@ -18,7 +18,7 @@ from distill.core.types import FloatArray, ImageRecord, Images, Predictor, softm
 from distill.data.batches import ImageCache
 from distill.data.views import View, render
 from distill.labels import maps
-from distill.labels.map_label import answer_of, label_maps
+from distill.labels.map_label import MapLabelling, answer_of
 from distill.labels.maps import STEP, MapStore
 from distill.labels.shards import shard_path
 
@@ -66,7 +66,7 @@ def ask(records: list[ImageRecord], progress: Progress, monkeypatch: pytest.Monk
     monkeypatch.setattr(maps, "IMAGES_A_SHARD", 4)
 
     def asked(folder: Path, teacher: Predictor, batch_size: int = 3) -> MapStore:
-        label_maps(
+        MapLabelling(
             teacher,
             records,
             folder,
@@ -75,8 +75,7 @@ def ask(records: list[ImageRecord], progress: Progress, monkeypatch: pytest.Monk
             batch_size=batch_size,
             fingerprint="same",
             facts={"teacher": "colours"},
-            progress=progress,
-        )
+        ).label(progress)
         return MapStore(folder)
 
     return asked
@@ -235,7 +234,7 @@ def test_a_large_photo_gets_a_smaller_mask(tmp_path: Path, progress: Progress) -
     path = tmp_path / "large.png"
     Image.new("RGB", (2048, 512), (200, 10, 10)).save(path)
     record = ImageRecord(sha256_of(path), str(path), 2048, 512, "train", None)
-    label_maps(
+    MapLabelling(
         Colours(),
         [record],
         tmp_path / "labels",
@@ -244,8 +243,7 @@ def test_a_large_photo_gets_a_smaller_mask(tmp_path: Path, progress: Progress) -
         batch_size=4,
         fingerprint="same",
         facts={},
-        progress=progress,
-    )
+    ).label(progress)
     mask, confidence = MapStore(tmp_path / "labels").hard(0)
     assert mask.shape == confidence.shape == (256, 1024)
     assert (mask == 1).all() and confidence.min() > 200
