@@ -38,9 +38,8 @@ def learn_on(work: Work) -> Path:
         raise RunFolderError(f"{asked} does not exist; `distill export tflite --quantize --rung 4` writes it")
     plan: dict[str, Any] = read_json(asked)
     config = work.config
-    key = digest_of(
-        {"plan": plan, "start": sha256_of(start), "train": config.train.model_dump(mode="json"), "seed": config.seed}
-    )
+    train_settings = config.train.model_dump(mode="json", exclude={"workers", "devices"})
+    key = digest_of({"plan": plan, "start": sha256_of(start), "train": train_settings, "seed": config.seed})
     if done.is_file() and read_json(done)["key"] == key:
         return folder
     training = folder / "training"

@@ -34,6 +34,7 @@ from distill.data.manifest import Manifest
 
 if TYPE_CHECKING:
     from distill.estimate import Estimate
+    from distill.ranks import Team
 
 __all__ = ["PURPOSE", "STAGES", "StageName", "estimated", "plan", "run"]
 
@@ -92,13 +93,14 @@ class Planned:
     estimate: Estimate | None = None
 
 
-def run(config: RunConfig, console: Console, *, until: StageName | None = None) -> Path:
+def run(config: RunConfig, console: Console, *, until: StageName | None = None, team: Team | None = None) -> Path:
     """Do everything that is not done yet.
 
     Args:
         config: of the run.
         console: told what happens.
         until: last stage to do.
+        team: processes that torchrun or srun started, to train with; this one is rank 0.
 
     Returns:
         The run folder.
@@ -113,7 +115,7 @@ def run(config: RunConfig, console: Console, *, until: StageName | None = None) 
         if config.data.demo is not None:
             config = with_demo(config)
         steps = _Steps(config, folder, console, until)
-        work = stages.Work(config, folder, Progress(console))
+        work = stages.Work(config, folder, Progress(console), team)
 
         candidates = sources.find(config.data, config.task)
         known, corrections = _known_images(folder), _corrections(config)
@@ -285,8 +287,10 @@ class _Steps:
 
 
 def _values(settings: BaseModel) -> dict[str, Any]:
-    """Settings as JSON; the files they name count by content, user code by its source, thread counts not at all."""
-    values: dict[str, Any] = settings.model_dump(mode="json", exclude={"workers": True, "fit": {"workers"}})
+    """Settings as JSON; the files they name count by content, user code by its source, threads and devices do not."""
+    values: dict[str, Any] = settings.model_dump(
+        mode="json", exclude={"workers": True, "devices": True, "fit": {"workers", "devices"}}
+    )
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, Path) and value.is_file():

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -43,10 +44,24 @@ from distill.teaching import as_labeller, build_teacher, choose_precision, load_
 if TYPE_CHECKING:
     from distill.examples import Examples
     from distill.losses import LessonLoss
+    from distill.ranks import Team
     from distill.torch_predictor import Network
     from distill.train import Trained
 
-__all__ = ["Work", "baseline", "benchmark", "build_network", "data", "export", "labels", "report", "student", "teacher"]
+__all__ = [
+    "Call",
+    "Work",
+    "baseline",
+    "benchmark",
+    "build_network",
+    "data",
+    "export",
+    "join",
+    "labels",
+    "report",
+    "student",
+    "teacher",
+]
 
 MANIFEST = "manifest.parquet"
 LEAKS = "leaks.json"
@@ -62,11 +77,13 @@ class Work:
         config: of the run.
         run: its folder.
         progress: told of long work.
+        team: processes that torchrun or srun started, to train with.
     """
 
     config: RunConfig
     run: Run
     progress: Progress
+    team: Team | None = None
 
     def manifest(self) -> Manifest:
         """The images, as the stage `data` left them."""
@@ -101,6 +118,22 @@ class Work:
     def cache(self) -> ImageCache:
         """Decoded images."""
         return ImageCache(self.config.data.max_megapixels)
+
+
+class Call(NamedTuple):
+    """What rank 0 tells the others of a training that begins: all else is in the run folder.
+
+    Args:
+        run: its folder.
+        stage: teacher, student or baseline.
+        part: member of an ensemble.
+        seed: of this training.
+    """
+
+    run: Path
+    stage: str
+    part: str
+    seed: int
 
 
 def data(
@@ -249,15 +282,42 @@ def baseline(work: Work) -> dict[str, Any]:
         absent = f"no control: {len(known)} labelled training images of {len(classes)} classes"
         return {"absent": absent, "simple": simple}
     network = build_network(work, config.student, manifest)
-    examples = task.lessons_of_truth(
-        known,
-        work.view_plan(config.train),
-        config.train,
-        epoch_size=len(manifest.of("train")),
-        size=network.image_size,
-    )
-    loss = task.loss_of_truth(config.train.extra)
+    examples, loss = _of_control(work, manifest, task, network.image_size)
     return {**_learn(work, network, examples, loss, "baseline", manifest, task, cache), "simple": simple}
+
+
+def _of_control(work: Work, manifest: Manifest, task: Task, size: int) -> tuple[Examples, LessonLoss]:
+    """What the control learns from, and what it minimises."""
+    train, known = work.config.train, manifest.of("train", labelled=True)
+    plan, epoch_size = work.view_plan(train), len(manifest.of("train"))
+    examples = task.lessons_of_truth(known, plan, train, epoch_size=epoch_size, size=size)
+    return examples, task.loss_of_truth(train.extra)
+
+
+def join(work: Work, stage: str, part: str) -> None:
+    """Take part in a training that rank 0 has called to: build what it has built, then train with it.
+
+    Args:
+        work: with the team, and the seed that rank 0 has told.
+        stage: teacher, student or baseline.
+        part: member of an ensemble.
+    """
+    config, manifest, cache = work.config, work.manifest(), work.cache()
+    task = work.task(manifest)
+    if stage == "teacher":
+        found = networks(build_teacher(config, manifest.classes), config.teacher)
+        network, fit = next((network, member.fit) for name, network, member in found if name == part)
+        assert fit is not None
+        _fit(work, network, fit, part, manifest, cache)
+        return
+    network = build_network(work, config.student, manifest)
+    if stage == "student":
+        with TemporaryDirectory() as folder:  # rank 0 keeps the choice
+            examples, _ = work.lessons_of_teacher(manifest, task, Path(folder), network.image_size)
+        loss = task.loss(config)
+    else:
+        examples, loss = _of_control(work, manifest, task, network.image_size)
+    _train(work, network, examples, config.train, loss, stage, manifest, cache)
 
 
 def _simple(
@@ -395,30 +455,35 @@ def _train(
     *,
     part: str = "",
 ) -> Trained:
+    from distill.ranks import team_of
     from distill.strip import Strip
-    from distill.train import train
+    from distill.train import smallest_batch, train
 
     validation, folder, resize = (
         manifest.of("validation", labelled=True),
         work.run.folder(stage),
         work.config.data.resize,
     )
-    return train(
-        network,
-        examples,
-        validation,
-        work.task(manifest),
-        settings,
-        loss,
-        folder / part,
-        stage=f"{stage} {part}".strip(),
-        seed=work.config.seed,
-        cache=cache,
-        resize=resize,
-        metrics=MetricsLog(work.run.root / "metrics.jsonl"),
-        progress=work.progress,
-        watch=Strip(folder / "strip", validation, cache, resize) if stage == "student" else None,
-    )
+    with team_of(work.team, settings.devices, smallest_batch(examples, settings.batch_size)) as team:
+        if team.rank == 0:
+            team.agree(tuple(Call(work.run.root, stage, part, work.config.seed)))
+        return train(
+            network,
+            examples,
+            validation,
+            work.task(manifest),
+            settings,
+            loss,
+            folder / part,
+            stage=f"{stage} {part}".strip(),
+            seed=work.config.seed,
+            cache=cache,
+            resize=resize,
+            metrics=MetricsLog(work.run.root / "metrics.jsonl"),
+            progress=work.progress,
+            watch=Strip(folder / "strip", validation, cache, resize) if stage == "student" else None,
+            team=team,
+        )
 
 
 def _learn(

@@ -1,0 +1,149 @@
+"""Several processes train one network: as one does, and whoever goes on does so whatever the number was before."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distill import stages
+from distill.config import RunConfig
+from distill.config_file import load_config
+from distill.core.errors import DistillError, UserError
+from distill.core.files import read_json
+from distill.core.launcher import Launched, launched
+from distill.core.metrics_log import MetricsLog
+from distill.core.progress import Progress
+from distill.core.run import Run
+from distill.ranks import ALONE, team_of
+from tests.workplace import COLOURS
+
+# Frozen batch norm and no dropout: then parts of a batch have the gradient of the whole but for rounding.
+CONFIG = """\
+data: {labeled: photos/labeled, validation: photos/validation}
+teacher: {timm: test_resnet, pretrained: false, image_size: 32}
+student: {timm: tf_mobilenetv3_small_minimal_100, pretrained: false, image_size: 32, drop_rate: 0}
+train: {epochs: 3, batch_size: 12, lr: 0.001, ema_decay: 0.5, warmup_epochs: 0, batch_norm: frozen, probe: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config, photos, and a run whose images are read."""
+    root = tmp_path_factory.mktemp("devices")
+    rng = np.random.default_rng(3)
+    for part, count in {"labeled": 15, "validation": 6}.items():
+        for name, colour in COLOURS.items():
+            (root / "photos" / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(rng.normal(colour, 45, (32, 40, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / "photos" / part / name / f"{number:03d}.png")
+    (root / "teacher.yaml").write_text(CONFIG)
+    command = [sys.executable, "-m", "distill", "run", "teacher.yaml", "--until", "data", "--set", "output=begun"]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    return root
+
+
+def work(place: Path, name: str, progress: Progress, *changes: str) -> stages.Work:
+    """A run of its own behind the stage `data`."""
+    config: RunConfig = load_config(place / "teacher.yaml", [*changes, f"output={place / name}"])
+    shutil.copytree(place / "begun", place / name, dirs_exist_ok=True)
+    return stages.Work(config, Run(place / name), progress)
+
+
+def lines(done: stages.Work) -> list[dict[str, Any]]:
+    return MetricsLog(done.run.root / "metrics.jsonl").read()
+
+
+@pytest.fixture(scope="module")
+def alone(place: Path) -> stages.Work:
+    from rich.console import Console
+
+    done = work(place, "alone", Progress(Console(quiet=True)))
+    stages.baseline(done)
+    return done
+
+
+def test_two_processes_learn_what_one_learns(place: Path, alone: stages.Work, progress: Progress) -> None:
+    together = work(place, "together", progress, "train.devices=2")
+    summary = stages.baseline(together)
+    one, two = lines(alone), lines(together)
+    assert [line["epoch"] for line in two] == [1, 2, 3]
+    for key, tolerance in {"loss": 1e-3, "validation_nll": 5e-3, "validation_score": 0.06}.items():
+        np.testing.assert_allclose([line[key] for line in two], [line[key] for line in one], atol=tolerance)
+    assert one[0]["loss"] - one[-1]["loss"] > 0.01, "it learnt something, so the figures above say something"
+    assert summary["training"]["decisions"]["devices"] == "2 (batch norm frozen)"
+    assert not [name for name in ("RANK", "MASTER_PORT", "TORCHELASTIC_RUN_ID") if name in os.environ]
+
+
+def test_one_process_goes_on_where_two_were_killed(place: Path, alone: stages.Work, progress: Progress) -> None:
+    folder = work(place, "killed", progress).run.root
+    program = (
+        "import sys; from pathlib import Path; from rich.console import Console; from distill import stages;"
+        "from distill.config_file import load_config; from distill.core.progress import Progress;"
+        "from distill.core.run import Run;"
+        "config = load_config(Path('teacher.yaml'), ['train.devices=2', 'output=' + sys.argv[1]]);"
+        "stages.baseline(stages.Work(config, Run(config.output), Progress(Console(quiet=True))))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(folder)], cwd=place)
+    while not (folder / "baseline/state.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    helpers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stages.baseline(again := work(place, "killed", progress))
+    assert [line["epoch"] for line in lines(again)] == [1, 2, 3]
+    for key in ("loss", "validation_nll"):
+        np.testing.assert_allclose([line[key] for line in lines(again)], [line[key] for line in lines(alone)], atol=5e-3)
+    assert len(helpers) == 1
+    assert not Path(f"/proc/{helpers[0]}").exists(), "a helper ends with the process that started it"
+
+
+def test_what_went_wrong_elsewhere_is_said_here(place: Path, progress: Progress) -> None:
+    broken = work(place, "broken", progress, "train.devices=2")
+    (broken.run.root / "config.yaml").unlink()  # this process has read it, the other has not
+    with pytest.raises(DistillError, match=r"process 1 of the training ended \(exit code 2; it says why above\)"):
+        stages.baseline(broken)
+
+
+def test_batches_too_small_to_share(place: Path, progress: Progress) -> None:
+    with pytest.raises(UserError, match="8 devices share batches of 11 images: give each at least 2 by batch_size"):
+        stages.baseline(work(place, "small", progress, "train.devices=8"))
+    with team_of(None, "auto", 64) as team:
+        assert team is ALONE or team.count > 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({}, None),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}, None),
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"},
+            Launched("torchrun", 3, 4, 2),
+        ),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),  # a batch script, no step
+        (
+            {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"},
+            Launched("srun", 5, 8, 4),
+        ),
+    ],
+)
+def test_who_was_started_with_others(
+    variables: dict[str, str], found: Launched | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == found
