@@ -230,7 +230,7 @@ class _Steps:
         c = self._config
         match name:
             case "data":
-                settings = c.data.model_dump(mode="json", exclude={"corrections", "groups"})
+                settings = c.data.model_dump(mode="json", exclude={"corrections", "groups", "cache"})
                 depends: dict[str, Any] = {"data": settings, "listing": listing}
                 if corrections:  # by content, whichever journal holds them
                     depends |= {"corrections": corrections}
@@ -272,6 +272,8 @@ class _Steps:
             case "report":
                 depends = {"gates": _values(c.gates), "before": dict(self.fingerprints)}
                 depends |= {"groups": [c.data.groups, _values(c.data)["manifest"]] if c.data.groups else []}
+        if c.data.cache == "disk" and name in {"student", "baseline"}:  # pixels are rounded otherwise
+            depends |= {"cache": "disk"}
         return digest_of({"stage": name, "version": _VERSIONS[name], "seed": c.seed, "task": c.task, **depends})
 
     def _view(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from distill.report.golden import check_promises
 from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each
 
 if TYPE_CHECKING:
+    from distill.data.decoded import DecodedImages
     from distill.examples import Examples
     from distill.losses import LessonLoss
     from distill.ranks import Team
@@ -117,7 +119,21 @@ class Work:
 
     def cache(self) -> ImageCache:
         """Decoded images."""
-        return ImageCache(self.config.data.max_megapixels)
+        data = self.config.data
+        return ImageCache(data.max_megapixels, 0) if data.cache == "none" else ImageCache(data.max_megapixels)
+
+    def decoded(self, stack: ExitStack, manifest: Manifest, cache: ImageCache, size: int) -> DecodedImages | None:
+        """Training images on disk for a student of this size, where the config asks for that, until the stack ends."""
+        if self.config.data.cache != "disk":
+            return None
+        from distill.data.decoded import DecodedImages
+
+        folder, records, min_crop = self.run.root / "decoded", manifest.of("train"), self.config.train.min_crop
+        found = DecodedImages(records, folder, cache, size=size, min_crop=min_crop)
+        stack.callback(found.close)
+        said = f"decoded images: {found.bytes / 1e6:,.0f} MB in {folder}"
+        self.progress.console.print(f"  {said}", highlight=False, markup=False, soft_wrap=True)
+        return found
 
 
 class Call(NamedTuple):
@@ -464,7 +480,11 @@ def _train(
         work.run.folder(stage),
         work.config.data.resize,
     )
-    with team_of(work.team, settings.devices, smallest_batch(examples, settings.batch_size)) as team:
+    with ExitStack() as stack:
+        # a teacher's fit reads the files: changing the key must not make it anew, and all labels with it
+        decoded = None if stage == "teacher" else work.decoded(stack, manifest, cache, network.image_size)
+        smallest = smallest_batch(examples, settings.batch_size)
+        team = stack.enter_context(team_of(work.team, settings.devices, smallest))
         if team.rank == 0:
             team.agree(tuple(Call(work.run.root, stage, part, work.config.seed)))
         return train(
@@ -483,6 +503,7 @@ def _train(
             progress=work.progress,
             watch=Strip(folder / "strip", validation, cache, resize) if stage == "student" else None,
             team=team,
+            decoded=decoded,
         )
 
 

@@ -30,7 +30,7 @@ from distill.core.progress import Progress
 from distill.core.settings import TrainSettings
 from distill.core.task import Task
 from distill.core.types import FloatArray, ImageRecord, Images, Predictor
-from distill.data.batches import ImageCache, Loader
+from distill.data.batches import Cutter, ImageCache, Loader
 from distill.data.views import Resize, View
 from distill.evaluate import evaluate
 from distill.examples import Examples, Lesson, Places, mix
@@ -101,6 +101,7 @@ def train(
     keep_classifier: bool = False,
     watch: Callable[[int, Predictor], None] | None = None,
     team: Team = ALONE,
+    decoded: Cutter | None = None,
 ) -> Trained:
     """Train until the last epoch or early stopping; leave the best averaged weights in `network` and in `folder`.
 
@@ -129,6 +130,7 @@ def train(
         keep_classifier: start from the classifier as it is, since the network was trained before.
         watch: called after each epoch with its number, from 1, and the averaged weights.
         team: the processes that train together.
+        decoded: gives the views of lessons; `cache` if left out.
     """
     plan, first = decide(settings, network), team.rank == 0
     reasons = dict(plan.reasons)
@@ -158,7 +160,7 @@ def train(
     lessons = _Lessons(examples, settings.batch_size, range(state.epoch, settings.epochs), team)
     loader = Loader(settings.workers, most=max(1, (os.cpu_count() or 1) // team.local))
     waited = spent = 0.0
-    with team.threads(), closing(loader.load(cache, lessons.shown(), network.image_size)) as images:
+    with team.threads(), closing(loader.load(decoded or cache, lessons.shown(), network.image_size)) as images:
         for epoch in range(state.epoch, settings.epochs):
             if epoch - state.best_epoch >= settings.patience:
                 break

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from threading import Lock, Semaphore
-from typing import Literal, final
+from typing import Literal, Protocol, final
 
 import numpy as np
 from PIL import Image
@@ -18,12 +18,19 @@ from distill.core.types import ImageRecord, Images
 from distill.data.decode import DecodeError, decode
 from distill.data.views import View, render
 
-__all__ = ["ImageCache", "Loader", "iterate"]
+__all__ = ["Cutter", "ImageCache", "Loader", "iterate"]
 
 _AHEAD = 3  # batches prepared before they are asked for
 _CACHE_BYTES = 2_000_000_000
 _FIRST = 2  # threads that `auto` begins with
 _LOOKED_AT_S, _TOO_MUCH = 0.5, 0.02  # how often it looks whether it needs another, and the share of waiting that asks
+
+
+class Cutter(Protocol):
+    """Gives views of images."""
+
+    def cut(self, record: ImageRecord, views: Sequence[View], size: int) -> list[Images]:
+        """Views of one image as squares, uint8 [size, size, 3] each."""
 
 
 class ImageCache:
@@ -46,6 +53,22 @@ class ImageCache:
             if image is not None:
                 self._images.move_to_end(record.id)
                 return image
+        image = self.decode(record)
+        with self._lock:
+            if record.id not in self._images:
+                self._images[record.id] = image
+                self._bytes += image.width * image.height * 3
+                while self._bytes > self._max_bytes and len(self._images) > 1:
+                    _, old = self._images.popitem(last=False)
+                    self._bytes -= old.width * old.height * 3
+        return image
+
+    def decode(self, record: ImageRecord) -> Image.Image:
+        """The same, from the file, without keeping it.
+
+        Raises:
+            DataError: as `get`.
+        """
         try:
             image = decode(record.path, self._max_megapixels)
         except DecodeError as error:
@@ -54,13 +77,6 @@ class ImageCache:
             ) from error
         if image.size != (record.width, record.height):
             raise DataError(f"{record.path} changed while the run worked. The same command reads it anew")
-        with self._lock:
-            if record.id not in self._images:
-                self._images[record.id] = image
-                self._bytes += image.width * image.height * 3
-                while self._bytes > self._max_bytes and len(self._images) > 1:
-                    _, old = self._images.popitem(last=False)
-                    self._bytes -= old.width * old.height * 3
         return image
 
     def cut(self, record: ImageRecord, views: Sequence[View], size: int) -> list[Images]:
@@ -74,7 +90,7 @@ class ImageCache:
 
 
 def iterate(
-    cache: ImageCache,
+    cache: Cutter,
     batches: Iterable[Sequence[tuple[ImageRecord, Sequence[View]]]],
     size: int,
     workers: int,
@@ -102,7 +118,7 @@ class Loader:
         self._since, self._waited_then = time.perf_counter(), 0.0
 
     def load(
-        self, cache: ImageCache, batches: Iterable[Sequence[tuple[ImageRecord, Sequence[View]]]], size: int
+        self, cache: Cutter, batches: Iterable[Sequence[tuple[ImageRecord, Sequence[View]]]], size: int
     ) -> Generator[Images, None, None]:
         """Render batch after batch, a few ahead of the reader.
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from distill import stages
+from distill import pipeline, stages
 from distill.config import RunConfig
 from distill.config_file import load_config
 from distill.core.errors import DistillError, UserError
-from distill.core.files import read_json
 from distill.core.launcher import Launched, launched
 from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress
@@ -48,8 +48,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = np.clip(rng.normal(colour, 45, (32, 40, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(root / "photos" / part / name / f"{number:03d}.png")
     (root / "teacher.yaml").write_text(CONFIG)
-    command = [sys.executable, "-m", "distill", "run", "teacher.yaml", "--until", "data", "--set", "output=begun"]
-    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    config = load_config(root / "teacher.yaml", [f"output={root / 'begun'}"])
+    pipeline.run(config, Console(quiet=True), until="data")
     return root
 
 
@@ -66,8 +66,6 @@ def lines(done: stages.Work) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def alone(place: Path) -> stages.Work:
-    from rich.console import Console
-
     done = work(place, "alone", Progress(Console(quiet=True)))
     stages.baseline(done)
     return done
@@ -104,7 +102,9 @@ def test_one_process_goes_on_where_two_were_killed(place: Path, alone: stages.Wo
     stages.baseline(again := work(place, "killed", progress))
     assert [line["epoch"] for line in lines(again)] == [1, 2, 3]
     for key in ("loss", "validation_nll"):
-        np.testing.assert_allclose([line[key] for line in lines(again)], [line[key] for line in lines(alone)], atol=5e-3)
+        np.testing.assert_allclose(
+            [line[key] for line in lines(again)], [line[key] for line in lines(alone)], atol=5e-3
+        )
     assert len(helpers) == 1
     assert not Path(f"/proc/{helpers[0]}").exists(), "a helper ends with the process that started it"
 
