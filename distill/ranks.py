@@ -68,7 +68,8 @@ class Team:
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if self._environment is None:
             return Fabric(accelerator=accelerator, devices=1, precision=precision)
-        strategy = DDPStrategy(cluster_environment=self._environment)
+        # static: the steps are all alike, and layers that take no part in them need not be looked for each time
+        strategy = DDPStrategy(cluster_environment=self._environment, static_graph=True)
         nodes = self.count // self.local
         fabric = Fabric(
             accelerator=accelerator, devices=self.local, num_nodes=nodes, strategy=strategy, precision=precision

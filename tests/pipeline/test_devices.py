@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -83,37 +83,47 @@ def test_two_processes_learn_what_one_learns(place: Path, alone: stages.Work, pr
     assert not [name for name in ("RANK", "MASTER_PORT", "TORCHELASTIC_RUN_ID") if name in os.environ]
 
 
-def test_one_process_goes_on_where_two_were_killed(place: Path, alone: stages.Work, progress: Progress) -> None:
-    folder = work(place, "killed", progress).run.root
-    program = (
-        "import sys; from pathlib import Path; from rich.console import Console; from distill import stages;"
-        "from distill.config_file import load_config; from distill.core.progress import Progress;"
-        "from distill.core.run import Run;"
-        "config = load_config(Path('teacher.yaml'), ['train.devices=2', 'output=' + sys.argv[1]]);"
-        "stages.baseline(stages.Work(config, Run(config.output), Progress(Console(quiet=True))))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program, str(folder)], cwd=place)
-    while not (folder / "baseline/state.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    helpers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    stages.baseline(again := work(place, "killed", progress))
-    assert [line["epoch"] for line in lines(again)] == [1, 2, 3]
-    for key in ("loss", "validation_nll"):
-        np.testing.assert_allclose(
-            [line[key] for line in lines(again)], [line[key] for line in lines(alone)], atol=5e-3
-        )
-    assert len(helpers) == 1
-    assert not Path(f"/proc/{helpers[0]}").exists(), "a helper ends with the process that started it"
+def test_decoded_images_on_disk_teach_the_same(place: Path, alone: stages.Work, progress: Progress) -> None:
+    done = work(place, "disk", progress, "data.cache=disk", "train.workers=3")
+    summary = stages.baseline(done)
+    assert (done.run.root / "decoded/pixels").stat().st_size == 45 * 3 * 32 * 40, "too small to be reduced"
+    kept = ("epoch", "loss", "lr", "validation_score", "validation_nll")
+    assert [[line[key] for key in kept] for line in lines(done)] == [
+        [line[key] for key in kept] for line in lines(alone)
+    ]
+    assert all(0 <= line["data_wait"] < 1 for line in lines(done))
+    said = summary["training"]["decisions"]["workers"]
+    assert re.fullmatch(r"3 \(training waited [0-9.]+% of its time for images\)", said), said
 
 
-def test_what_went_wrong_elsewhere_is_said_here(place: Path, progress: Progress) -> None:
-    broken = work(place, "broken", progress, "train.devices=2")
-    (broken.run.root / "config.yaml").unlink()  # this process has read it, the other has not
-    with pytest.raises(DistillError, match=r"process 1 of the training ended \(exit code 2; it says why above\)"):
-        stages.baseline(broken)
+def test_neither_devices_nor_threads_nor_the_cache_read_the_images_anew(place: Path) -> None:
+    for changes in (["train.devices=2", "train.workers=1"], ["data.cache=disk"], ["data.cache=none"]):
+        planned, _ = pipeline.plan(load_config(place / "teacher.yaml", [*changes, f"output={place / 'begun'}"]))
+        assert planned[0].done, changes
+
+
+def test_one_process_goes_on_where_one_of_two_was_killed(place: Path, alone: stages.Work, progress: Progress) -> None:
+    def kill() -> None:
+        while not (killed.run.root / "baseline/state.pt").exists():
+            time.sleep(0.005)
+        children = Path("/proc/self/task").glob("*/children")
+        helpers = [int(child) for path in children for child in path.read_text().split()]
+        (helper,) = [pid for pid in helpers if b"distill.joining" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(helper, signal.SIGKILL)
+
+    killed = work(place, "killed", progress, "train.devices=2", "train.epochs=200", "train.patience=200")
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(DistillError, match=r"process 1 of the training ended \(signal 9\); the same command goes on"):
+        stages.baseline(killed)
+    killer.join()
+    done = len(lines(killed))
+    assert done > 0
+    again = work(place, "killed", progress, f"train.epochs={done + 1}", "train.patience=200")
+    stages.baseline(again)
+    assert [line["epoch"] for line in lines(again)] == list(range(1, done + 2))
+    assert lines(again)[:done] == lines(killed)[:done]
+    assert lines(again)[-1]["loss"] < lines(alone)[0]["loss"], "it goes on with what was learnt"
 
 
 def test_batches_too_small_to_share(place: Path, progress: Progress) -> None:
