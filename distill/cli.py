@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distill.core.console import run_command
+from distill.core.launcher import launched
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -117,11 +119,21 @@ def run(
         if dry_run:
             _print_plan(settings, console, measured=True)
             return
-        folder = None
-        try:
-            folder = pipeline.run(settings, console, until=until.value if until else None)
-        finally:
-            _print_result(settings.output, console, finished=folder is not None)
+        with contextlib.ExitStack() as stack:
+            team = None
+            if launched() is not None:
+                from distill.joining import join
+                from distill.ranks import joined
+
+                team = stack.enter_context(joined())
+                if team.rank > 0:
+                    join(team)
+                    return
+            folder = None
+            try:
+                folder = pipeline.run(settings, console, until=until.value if until else None, team=team)
+            finally:
+                _print_result(settings.output, console, finished=folder is not None)
 
     _end(work)
 

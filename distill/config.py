@@ -160,6 +160,9 @@ class DataSettings(Settings):
     """A mirrored image keeps its class; false for text, digits and signs."""
     max_megapixels: Annotated[float, Field(gt=0)] = 100.0
     """Larger images are left out: they may be decompression bombs."""
+    cache: Literal["memory", "disk", "none"] = "memory"
+    """Where decoded images are kept: memory, the last used of them in 2 GB; disk, those that student and control learn
+    from also in the run folder, decoded once and made as small as the crops allow; none, each is decoded each time."""
     leaks: Literal["error", "drop"] = "error"
     """What becomes of a labelled image that shows what an image of a more precious split shows (the same file, saved
     again, resized, turned or trimmed): error, since the splits are wrong then, or drop, which leaves it out. Unlabelled

@@ -8,6 +8,7 @@ Weights and ranges settle where rounding costs least (Jacob et al. 2018, arXiv 1
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,8 @@ def learn_on(work: Work) -> Path:
         raise RunFolderError(f"{asked} does not exist; `distill export tflite --quantize --rung 4` writes it")
     plan: dict[str, Any] = read_json(asked)
     config = work.config
-    key = digest_of(
-        {"plan": plan, "start": sha256_of(start), "train": config.train.model_dump(mode="json"), "seed": config.seed}
-    )
+    train_settings = config.train.model_dump(mode="json", exclude={"workers", "devices"})
+    key = digest_of({"plan": plan, "start": sha256_of(start), "train": train_settings, "seed": config.seed})
     if done.is_file() and read_json(done)["key"] == key:
         return folder
     training = folder / "training"
@@ -68,22 +68,24 @@ def learn_on(work: Work) -> Path:
             "precision": "float32",
         }
     )
-    train(
-        network,
-        examples,
-        manifest.of("validation", labelled=True),
-        task,
-        settings,
-        task.loss(config),
-        training,
-        stage="int8",
-        seed=config.seed,
-        cache=cache,
-        resize=config.data.resize,
-        metrics=MetricsLog(work.run.root / "metrics.jsonl"),
-        progress=work.progress,
-        keep_classifier=True,
-    )
+    with ExitStack() as stack:
+        train(
+            network,
+            examples,
+            manifest.of("validation", labelled=True),
+            task,
+            settings,
+            task.loss(config),
+            training,
+            stage="int8",
+            seed=config.seed,
+            cache=cache,
+            resize=config.data.resize,
+            metrics=MetricsLog(work.run.root / "metrics.jsonl"),
+            progress=work.progress,
+            keep_classifier=True,
+            decoded=work.decoded(stack, manifest, cache, network.image_size),
+        )
     save_weights(backbone.inner, folder / "weights.safetensors")
     write_json(done, {"key": key, "ranges": backbone.ranges})
     return folder

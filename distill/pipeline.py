@@ -39,6 +39,7 @@ from distill.teaching import same_threads
 
 if TYPE_CHECKING:
     from distill.estimate import Estimate
+    from distill.ranks import Team
 
 __all__ = ["PURPOSE", "STAGES", "StageName", "estimated", "label_share", "plan", "run"]
 
@@ -97,13 +98,14 @@ class Planned:
     estimate: Estimate | None = None
 
 
-def run(config: RunConfig, console: Console, *, until: StageName | None = None) -> Path:
+def run(config: RunConfig, console: Console, *, until: StageName | None = None, team: Team | None = None) -> Path:
     """Do everything that is not done yet.
 
     Args:
         config: of the run.
         console: told what happens.
         until: last stage to do.
+        team: processes that torchrun or srun started, to train with; this one is rank 0.
 
     Returns:
         The run folder.
@@ -114,7 +116,7 @@ def run(config: RunConfig, console: Console, *, until: StageName | None = None) 
     """
     folder = Run.create(config.output)
     with folder.lock():
-        work, steps = _begin(config, folder, console, until)
+        work, steps = _begin(config, folder, console, until, team)
         steps.do("labels", lambda: stages.labels(work, steps.fingerprints["labels"]))
         steps.do("student", lambda: stages.student(work))
         steps.do("baseline", lambda: stages.baseline(work))
@@ -210,13 +212,15 @@ def estimated(config: RunConfig, planned: Sequence[Planned]) -> list[Planned]:
     return [step if step.done else replace(step, estimate=found[step.name]) for step in planned]
 
 
-def _begin(config: RunConfig, folder: Run, console: Console, until: StageName | None) -> tuple[stages.Work, _Steps]:
+def _begin(
+    config: RunConfig, folder: Run, console: Console, until: StageName | None, team: Team | None = None
+) -> tuple[stages.Work, _Steps]:
     """Do what comes before the labels."""
     save_config(config, folder.root / "config.yaml")
     if config.data.demo is not None:
         config = with_demo(config)
     steps = _Steps(config, folder, console, until)
-    work = stages.Work(config, folder, Progress(console))
+    work = stages.Work(config, folder, Progress(console), team)
 
     candidates = sources.find(config.data, config.task)
     known, corrections = _known_images(folder), _corrections(config)
@@ -311,7 +315,7 @@ class _Steps:
         c = self._config
         match name:
             case "data":
-                settings = c.data.model_dump(mode="json", exclude={"corrections", "groups"})
+                settings = c.data.model_dump(mode="json", exclude={"corrections", "groups", "cache"})
                 depends: dict[str, Any] = {"data": settings, "listing": listing}
                 if corrections:  # by content, whichever journal holds them
                     depends |= {"corrections": corrections}
@@ -353,6 +357,8 @@ class _Steps:
             case "report":
                 depends = {"gates": _values(c.gates), "before": dict(self.fingerprints)}
                 depends |= {"groups": [c.data.groups, _values(c.data)["manifest"]] if c.data.groups else []}
+        if c.data.cache == "disk" and name in {"student", "baseline"}:  # pixels are rounded otherwise
+            depends |= {"cache": "disk"}
         return digest_of({"stage": name, "version": _VERSIONS[name], "seed": c.seed, "task": c.task, **depends})
 
     def _view(self) -> dict[str, Any]:
@@ -368,9 +374,9 @@ class _Steps:
 
 
 def _values(settings: BaseModel) -> dict[str, Any]:
-    """Settings as JSON; the files they name count by content, user code by its source, who does the work not at all."""
+    """Settings as JSON; files they name count by content, user code by its source, who does the work not at all."""
     values: dict[str, Any] = settings.model_dump(
-        mode="json", exclude={"workers": True, "engine": True, "fit": {"workers"}}
+        mode="json", exclude={"workers": True, "engine": True, "devices": True, "fit": {"workers", "devices"}}
     )
     for name in type(settings).model_fields:
         value = getattr(settings, name)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -45,19 +47,23 @@ from distill.report.golden import check_promises
 from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each, same_threads
 
 if TYPE_CHECKING:
+    from distill.data.decoded import DecodedImages
     from distill.examples import Examples
     from distill.labels.label import Labelling
     from distill.losses import LessonLoss
+    from distill.ranks import Team
     from distill.torch_predictor import Network
     from distill.train import Trained
 
 __all__ = [
+    "Call",
     "Work",
     "baseline",
     "benchmark",
     "build_network",
     "data",
     "export",
+    "join",
     "labelling",
     "labelling_elsewhere",
     "labels",
@@ -80,11 +86,13 @@ class Work:
         config: of the run.
         run: its folder.
         progress: told of long work.
+        team: processes that torchrun or srun started, to train with.
     """
 
     config: RunConfig
     run: Run
     progress: Progress
+    team: Team | None = None
 
     def manifest(self) -> Manifest:
         """The images, as the stage `data` left them."""
@@ -118,7 +126,37 @@ class Work:
 
     def cache(self) -> ImageCache:
         """Decoded images."""
-        return ImageCache(self.config.data.max_megapixels)
+        data = self.config.data
+        return ImageCache(data.max_megapixels, 0) if data.cache == "none" else ImageCache(data.max_megapixels)
+
+    def decoded(self, stack: ExitStack, manifest: Manifest, cache: ImageCache, size: int) -> DecodedImages | None:
+        """Training images on disk for a student of this size, where the config asks for that, until the stack ends."""
+        if self.config.data.cache != "disk":
+            return None
+        from distill.data.decoded import DecodedImages
+
+        folder, records, min_crop = self.run.root / "decoded", manifest.of("train"), self.config.train.min_crop
+        found = DecodedImages(records, folder, cache, size=size, min_crop=min_crop)
+        stack.callback(found.close)
+        said = f"decoded images: {found.bytes / 1e6:,.0f} MB in {folder}"
+        self.progress.console.print(f"  {said}", highlight=False, markup=False, soft_wrap=True)
+        return found
+
+
+class Call(NamedTuple):
+    """What rank 0 tells the others of a training that begins: all else is in the run folder.
+
+    Args:
+        run: its folder.
+        stage: teacher, student or baseline.
+        part: member of an ensemble.
+        seed: of this training.
+    """
+
+    run: Path
+    stage: str
+    part: str
+    seed: int
 
 
 def data(
@@ -295,15 +333,42 @@ def baseline(work: Work) -> dict[str, Any]:
         absent = f"no control: {len(known)} labelled training images of {len(classes)} classes"
         return {"absent": absent, "simple": simple}
     network = build_network(work, config.student, manifest)
-    examples = task.lessons_of_truth(
-        known,
-        work.view_plan(config.train),
-        config.train,
-        epoch_size=len(manifest.of("train")),
-        size=network.image_size,
-    )
-    loss = task.loss_of_truth(config.train.extra)
+    examples, loss = _of_control(work, manifest, task, network.image_size)
     return {**_learn(work, network, examples, loss, "baseline", manifest, task, cache), "simple": simple}
+
+
+def _of_control(work: Work, manifest: Manifest, task: Task, size: int) -> tuple[Examples, LessonLoss]:
+    """What the control learns from, and what it minimises."""
+    train, known = work.config.train, manifest.of("train", labelled=True)
+    plan, epoch_size = work.view_plan(train), len(manifest.of("train"))
+    examples = task.lessons_of_truth(known, plan, train, epoch_size=epoch_size, size=size)
+    return examples, task.loss_of_truth(train.extra)
+
+
+def join(work: Work, stage: str, part: str) -> None:
+    """Take part in a training that rank 0 has called to: build what it has built, then train with it.
+
+    Args:
+        work: with the team, and the seed that rank 0 has told.
+        stage: teacher, student or baseline.
+        part: member of an ensemble.
+    """
+    config, manifest, cache = work.config, work.manifest(), work.cache()
+    task = work.task(manifest)
+    if stage == "teacher":
+        found = networks(build_teacher(config, manifest.classes), config.teacher)
+        network, fit = next((network, member.fit) for name, network, member in found if name == part)
+        assert fit is not None
+        _fit(work, network, fit, part, manifest, cache)
+        return
+    network = build_network(work, config.student, manifest)
+    if stage == "student":
+        with TemporaryDirectory() as folder:  # rank 0 keeps the choice
+            examples, _ = work.lessons_of_teacher(manifest, task, Path(folder), network.image_size)
+        loss = task.loss(config)
+    else:
+        examples, loss = _of_control(work, manifest, task, network.image_size)
+    _train(work, network, examples, config.train, loss, stage, manifest, cache)
 
 
 def _simple(
@@ -442,30 +507,40 @@ def _train(
     *,
     part: str = "",
 ) -> Trained:
+    from distill.ranks import team_of
     from distill.strip import Strip
-    from distill.train import train
+    from distill.train import smallest_batch, train
 
     validation, folder, resize = (
         manifest.of("validation", labelled=True),
         work.run.folder(stage),
         work.config.data.resize,
     )
-    return train(
-        network,
-        examples,
-        validation,
-        work.task(manifest),
-        settings,
-        loss,
-        folder / part,
-        stage=f"{stage} {part}".strip(),
-        seed=work.config.seed,
-        cache=cache,
-        resize=resize,
-        metrics=MetricsLog(work.run.root / "metrics.jsonl"),
-        progress=work.progress,
-        watch=Strip(folder / "strip", validation, cache, resize) if stage == "student" else None,
-    )
+    with ExitStack() as stack:
+        # a teacher's fit reads the files: changing the key must not make it anew, and all labels with it
+        decoded = None if stage == "teacher" else work.decoded(stack, manifest, cache, network.image_size)
+        smallest = smallest_batch(examples, settings.batch_size)
+        team = stack.enter_context(team_of(work.team, settings.devices, smallest))
+        if team.rank == 0:
+            team.agree(tuple(Call(work.run.root, stage, part, work.config.seed)))
+        return train(
+            network,
+            examples,
+            validation,
+            work.task(manifest),
+            settings,
+            loss,
+            folder / part,
+            stage=f"{stage} {part}".strip(),
+            seed=work.config.seed,
+            cache=cache,
+            resize=resize,
+            metrics=MetricsLog(work.run.root / "metrics.jsonl"),
+            progress=work.progress,
+            watch=Strip(folder / "strip", validation, cache, resize) if stage == "student" else None,
+            team=team,
+            decoded=decoded,
+        )
 
 
 def _learn(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import logging
 import math
+import os
 import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.fabric import Fabric
 from tensorboardX import SummaryWriter
+from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from torch import nn
 
@@ -30,21 +31,31 @@ from distill.core.progress import Progress
 from distill.core.settings import TrainSettings
 from distill.core.task import Task
 from distill.core.types import FloatArray, ImageRecord, Images, Predictor
-from distill.data.batches import ImageCache, iterate
+from distill.data.batches import Cutter, ImageCache, Loader
 from distill.data.views import Resize, View
 from distill.evaluate import evaluate
-from distill.examples import Examples, Lesson, mix
+from distill.examples import Examples, Lesson, Places, mix
 from distill.losses import LessonLoss, Targets
 from distill.probe import fit_probe
+from distill.ranks import ALONE, Team
 from distill.torch_predictor import Network, TorchPredictor
 
-for _part in ("fabric", "pytorch"):  # importing one imports the other; they announce each precision on stderr
-    logging.getLogger(f"lightning.{_part}").setLevel(logging.WARNING)
-
-__all__ = ["Batch", "Plan", "Trained", "begin", "decide", "parameter_groups", "started", "train", "training_mode"]
+__all__ = [
+    "Batch",
+    "Plan",
+    "Trained",
+    "begin",
+    "decide",
+    "parameter_groups",
+    "smallest_batch",
+    "started",
+    "train",
+    "training_mode",
+]
 
 WEIGHTS = "weights.safetensors"
 _STATE = "state.pt"
+_TINY = torch.finfo(torch.float32).tiny
 _PROBE_IMAGES = 4000  # more do not make a better linear probe, they only take longer
 
 
@@ -90,12 +101,18 @@ def train(
     progress: Progress,
     keep_classifier: bool = False,
     watch: Callable[[int, Predictor], None] | None = None,
+    team: Team = ALONE,
+    decoded: Cutter | None = None,
 ) -> Trained:
     """Train until the last epoch or early stopping; leave the best averaged weights in `network` and in `folder`.
 
     AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), linear warm-up, cosine to zero, the loss, exponential
     moving average of the weights. After each epoch a checkpoint is written; the same call goes on behind it and ends
     with the same bytes as an undisturbed one on the same CPU.
+
+    Several processes make the same call. Each takes its part of each batch, so together they see the batches that one
+    process sees, and gradients are averaged as the weights of the images ask. Rank 0 alone looks at what was learnt and
+    writes. A checkpoint knows nothing of how many they were: any number may go on behind it.
 
     Args:
         network: trained in place.
@@ -113,86 +130,109 @@ def train(
         progress: told of each batch.
         keep_classifier: start from the classifier as it is, since the network was trained before.
         watch: called after each epoch with its number, from 1, and the averaged weights.
+        team: the processes that train together.
+        decoded: gives the views of lessons; `cache` if left out.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = decide(settings, network)
-    fabric = Fabric(
-        accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        devices=1,
-        precision="bf16-mixed" if plan.bfloat16 else "32-true",
-    )
+    plan, first = decide(settings, network), team.rank == 0
+    reasons = dict(plan.reasons)
+    fabric = team.fabric("bf16-mixed" if plan.bfloat16 else "32-true")
     network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if team.count > 1:
+        synced = fabric.device.type == "cuda" and not plan.frozen
+        if synced:  # gloo has none
+            convert_sync_batchnorm(network)
+        norm = "frozen" if plan.frozen else "over the whole batch" if synced else "by each one's part of the batch"
+        reasons["devices"] = f"{team.count} (batch norm {norm})"
+    folder.mkdir(parents=True, exist_ok=True)
     state = _State()
     torch.manual_seed(seed)
-    if not started(folder) and not keep_classifier:
+    if first and not started(folder) and not keep_classifier:
         begin(network, plan, examples, validation, cache=cache, resize=resize)
     optimizer = torch.optim.AdamW(parameter_groups(network, settings.weight_decay), lr=plan.lr, fused=True)
-    ema = ModelEmaV3(network, decay=settings.ema_decay, use_warmup=True)
+    ema = ModelEmaV3(network, decay=settings.ema_decay, use_warmup=True)  # that of rank 0 counts
     if started(folder):
         state = _restore(folder, network, ema, optimizer)
-    metrics.keep(stage, state.epoch)
+    team.agree(None)  # a probe takes its time, and DDP gives up after some
+    model, optimizer = fabric.setup(network, optimizer)  # with the weights of rank 0
+    if first:
+        metrics.keep(stage, state.epoch)
     # tensorboardX and not torch.utils.tensorboard: the latter imports all of TensorFlow where that is installed
-    board = SummaryWriter(str(folder / "tensorboard"), purge_step=state.epoch + 1)
-    model, optimizer = fabric.setup(network, optimizer)
-    for epoch in range(state.epoch, settings.epochs):
-        if epoch - state.best_epoch >= settings.patience:
-            break
-        torch.manual_seed(seed * 100_003 + epoch)
-        places = examples.epoch(epoch)
-        count = math.ceil(len(places) / settings.batch_size)
-        lessons = _Lessons(examples, np.array_split(places, count))
-        total_steps, warmup = count * settings.epochs, max(1.0, settings.warmup_epochs * count)
-        training_mode(network, frozen=plan.frozen)
-        losses: list[torch.Tensor] = []
-        start = time.monotonic()
-        images = iterate(cache, lessons.shown(), network.image_size, settings.workers)
-        with progress.task(f"{stage} {epoch + 1}/{settings.epochs}", len(places)) as bar:
-            for number, pixels in enumerate(images):
-                step = epoch * count + number
-                rate = plan.lr * _schedule(step, warmup, total_steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                batch = Batch.of(lessons.next(), pixels, fabric.device)
-                if settings.mixup > 0:
-                    batch = batch.mixed(*mix(len(pixels), settings.mixup, (seed, epoch, number)))
-                value = loss(model(batch.images), Targets(*batch[1:]))
-                fabric.backward(value)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                ema.update(network, step=step)
-                losses.append(value.detach())
-                bar.advance(len(pixels), f"loss {float(losses[-1]):.3f}")
-        seconds = time.monotonic() - start
-        mean_loss = float(torch.stack(losses).double().mean())
-        if not math.isfinite(mean_loss):
-            raise UserError(
-                f"{stage}: the loss is no number any more in epoch {epoch + 1}: lower the learning rate ({plan.lr:g})"
-            )
-        averaged = TorchPredictor(ema.module, str(fabric.device))
-        score, _ = evaluate(averaged, task, validation, cache, resize)
-        if watch is not None:
-            watch(epoch + 1, averaged)
-        reached = task.main(score).value
-        state.epoch = epoch + 1
-        better = (reached, -score.nll) > (state.best_score, -state.best_nll)
-        if better:
-            state.best_epoch, state.best_score, state.best_nll = epoch + 1, reached, score.nll
-        values = {
-            "loss": mean_loss,
-            "lr": rate,
-            "validation_score": reached,
-            "validation_nll": score.nll,
-            "images_per_s": len(places) / seconds,
-        }
-        metrics.add(stage, epoch + 1, values)
-        for key, measured in values.items():
-            board.add_scalar(key, measured, epoch + 1)
-        _save(folder, network, ema, optimizer, state, better=better)
-    load_weights(network.backbone, _best(folder, state))
+    board = SummaryWriter(str(folder / "tensorboard"), purge_step=state.epoch + 1, write_to_disk=first)
+    lessons = _Lessons(examples, settings.batch_size, range(state.epoch, settings.epochs), team)
+    loader = Loader(settings.workers, most=max(1, (os.cpu_count() or 1) // team.local))
+    waited = spent = 0.0
+    with team.threads(), closing(loader.load(decoded or cache, lessons.shown(), network.image_size)) as images:
+        for epoch in range(state.epoch, settings.epochs):
+            if epoch - state.best_epoch >= settings.patience:
+                break
+            torch.manual_seed(seed * 100_003 + epoch + (team.rank << 52))
+            parts = lessons.parts(epoch)
+            count, shown = len(parts), sum(map(len, parts))
+            total_steps, warmup = count * settings.epochs, max(1.0, settings.warmup_epochs * count)
+            training_mode(network, frozen=plan.frozen)
+            losses: list[torch.Tensor] = []
+            start, waited_before = time.monotonic(), loader.waited_s
+            with progress.task(f"{stage} {epoch + 1}/{settings.epochs}", shown) as bar:
+                for number, (part, pixels) in enumerate(zip(parts, images, strict=False)):
+                    step = epoch * count + number
+                    rate = plan.lr * _schedule(step, warmup, total_steps)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
+                    batch = Batch.of(lessons.next(), pixels, fabric.device)
+                    if settings.mixup > 0:  # partners are in this process's part
+                        drawn_from = (seed, epoch, number, team.rank) if team.rank else (seed, epoch, number)
+                        batch = batch.mixed(*mix(len(pixels), settings.mixup, drawn_from))
+                    value = loss(model(batch.images), Targets(*batch[1:]))
+                    if team.count > 1:  # a mean over this part, which counts by its share of the weight
+                        weight = batch.weight.sum()
+                        total = fabric.all_reduce(weight.clone(), reduce_op="mean")  # it writes into its argument
+                        value = value * weight / total.clamp_min(_TINY)
+                    fabric.backward(value)
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                    ema.update(network, step=step)
+                    losses.append(value.detach())
+                    # that of the step before: asking for this one's, a GPU would have nothing to do meanwhile
+                    bar.advance(len(part), f"loss {float(losses[-2:][0]):.3f}")
+            mean_loss = float(fabric.all_reduce(torch.stack(losses).double().mean(), reduce_op="mean"))
+            seconds, waiting = time.monotonic() - start, loader.waited_s - waited_before
+            spent, waited = spent + seconds, waited + waiting
+            if not math.isfinite(mean_loss):
+                raise UserError(
+                    f"{stage}: the loss is no number any more in epoch {epoch + 1}: lower the learning rate"
+                    f" ({plan.lr:g})"
+                )
+            if first:
+                averaged = TorchPredictor(ema.module, str(fabric.device))
+                score, _ = evaluate(averaged, task, validation, cache, resize)
+                if watch is not None:
+                    watch(epoch + 1, averaged)
+                reached = task.main(score).value
+                state.epoch = epoch + 1
+                better = (reached, -score.nll) > (state.best_score, -state.best_nll)
+                if better:
+                    state.best_epoch, state.best_score, state.best_nll = epoch + 1, reached, score.nll
+                values = {
+                    "loss": mean_loss,
+                    "lr": rate,
+                    "validation_score": reached,
+                    "validation_nll": score.nll,
+                    "images_per_s": shown / seconds,
+                    "data_wait": waiting / seconds,
+                }
+                metrics.add(stage, epoch + 1, values)
+                for key, measured in values.items():
+                    board.add_scalar(key, measured, epoch + 1)
+                _save(folder, network, ema, optimizer, state, better=better)
+            state = team.agree(state)
     network.to("cpu").eval()
-    save_weights(network.backbone, folder / WEIGHTS)
+    if first:
+        load_weights(network.backbone, _best(folder, state))
+        save_weights(network.backbone, folder / WEIGHTS)
     board.close()
-    return Trained(state.epoch, state.best_epoch, state.best_score, plan.reasons)
+    if spent > 0:
+        reasons["workers"] = f"{loader.workers} (training waited {waited / spent:.1%} of its time for images)"
+    return Trained(state.epoch, state.best_epoch, state.best_score, reasons)
 
 
 def started(folder: Path) -> bool:
@@ -223,27 +263,59 @@ def begin(
 
 
 class _Lessons:
-    """Hands an epoch's batches to the threads that render them, and their targets to the loop, in the same order.
+    """Hands batches to the threads that render them, and their targets to the loop, in the same order.
 
-    A thread of its own makes each lesson while the one before is shown: those of pixels decode and cut masks.
+    A thread of its own makes each lesson while the one before is shown: those of pixels decode and cut masks. One epoch
+    follows the other, so that the next one's first batches are ready when the validation images are scored.
     """
 
-    def __init__(self, examples: Examples, parts: Sequence[npt.NDArray[np.int64]]) -> None:
-        self._examples, self._parts = examples, parts
+    def __init__(self, examples: Examples, batch_size: int, epochs: range, team: Team) -> None:
+        self._examples, self._batch_size, self._epochs, self._team = examples, batch_size, epochs, team
+        self._parts: dict[int, list[Places]] = {}
         self._waiting: deque[Lesson] = deque()
+
+    def parts(self, epoch: int) -> list[Places]:
+        """The batches of an epoch, of all processes together; those of earlier epochs are forgotten."""
+        found = self._parts[epoch] if epoch in self._parts else self._divided(epoch)
+        self._parts = {number: parts for number, parts in self._parts.items() if number >= epoch}
+        return found
 
     def shown(self) -> Iterator[Sequence[tuple[ImageRecord, Sequence[View]]]]:
         with ThreadPoolExecutor(1, thread_name_prefix="lessons") as maker:
-            following = maker.submit(self._examples.lesson, self._parts[0])
-            for number in range(1, len(self._parts) + 1):
-                lesson = following.result()
-                if number < len(self._parts):
-                    following = maker.submit(self._examples.lesson, self._parts[number])
-                self._waiting.append(lesson)
-                yield lesson.shown
+            making: deque[Future[Lesson]] = deque()
+            for part in self._mine():
+                making.append(maker.submit(self._examples.lesson, part))
+                if len(making) > 1:
+                    yield self._made(making.popleft())
+            while making:
+                yield self._made(making.popleft())
 
     def next(self) -> Lesson:
         return self._waiting.popleft()
+
+    def _divided(self, epoch: int) -> list[Places]:
+        parts = self._parts[epoch] = batches_of(self._examples, epoch, self._batch_size)
+        return parts
+
+    def _mine(self) -> Iterator[Places]:
+        for epoch in self._epochs:
+            for part in self._parts[epoch] if epoch in self._parts else self._divided(epoch):
+                yield part[self._team.rank :: self._team.count]
+
+    def _made(self, lesson: Future[Lesson]) -> Sequence[tuple[ImageRecord, Sequence[View]]]:
+        self._waiting.append(lesson.result())
+        return self._waiting[-1].shown
+
+
+def batches_of(examples: Examples, epoch: int, size: int) -> list[Places]:
+    """An epoch in batches of at most `size` images, as equal as can be."""
+    places = examples.epoch(epoch)
+    return np.array_split(places, math.ceil(len(places) / size))
+
+
+def smallest_batch(examples: Examples, size: int) -> int:
+    """Images in the smallest batch of an epoch."""
+    return min(map(len, batches_of(examples, 0, size)))
 
 
 class Batch(NamedTuple):
@@ -257,7 +329,10 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, lesson: Lesson, pixels: Images, device: torch.device) -> Batch:
-        return cls(*(torch.from_numpy(values).to(device) for values in (pixels, *lesson[1:])))
+        tensors = [torch.from_numpy(values) for values in (pixels, *lesson[1:])]
+        if device.type == "cuda":  # from pinned memory a copy goes on beside the step before
+            tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+        return cls(*tensors)
 
     def mixed(self, partners: npt.NDArray[np.int64], share: FloatArray) -> Batch:
         """Each image laid over its partner; what is to be answered is mixed likewise from both answers."""

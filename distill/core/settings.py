@@ -137,8 +137,12 @@ class TrainSettings(Settings):
     control's too. Segmentation only."""
     patience: Annotated[int, Field(ge=1)] = 15
     """Stop after this many epochs without a better validation result."""
-    workers: Annotated[int, Field(ge=1)] = 2
-    """Threads that decode and crop."""
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Threads that decode and crop; auto: as many as it takes that training does not wait for them, up to the number of
+    cores."""
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Processes that train together and share each batch, one a GPU, or where there is none on the CPU; auto: one for
+    each GPU. Under torchrun and srun it is as many as these started."""
 
 
 class FitSettings(TrainSettings):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from itertools import accumulate
+from threading import Lock, Semaphore
+from typing import Literal, Protocol, final
 
 import numpy as np
 from PIL import Image
@@ -15,10 +18,19 @@ from distill.core.types import ImageRecord, Images
 from distill.data.decode import DecodeError, decode
 from distill.data.views import View, render
 
-__all__ = ["ImageCache", "iterate"]
+__all__ = ["Cutter", "ImageCache", "Loader", "iterate"]
 
 _AHEAD = 3  # batches prepared before they are asked for
 _CACHE_BYTES = 2_000_000_000
+_FIRST = 2  # threads that `auto` begins with
+_LOOKED_AT_S, _TOO_MUCH = 0.5, 0.02  # how often it looks whether it needs another, and the share of waiting that asks
+
+
+class Cutter(Protocol):
+    """Gives views of images."""
+
+    def cut(self, record: ImageRecord, views: Sequence[View], size: int) -> list[Images]:
+        """Views of one image as squares, uint8 [size, size, 3] each."""
 
 
 class ImageCache:
@@ -41,14 +53,7 @@ class ImageCache:
             if image is not None:
                 self._images.move_to_end(record.id)
                 return image
-        try:
-            image = decode(record.path, self._max_megapixels)
-        except DecodeError as error:
-            raise DataError(
-                f"{record.path} was fine when the run began, now: {error}. The same command goes on"
-            ) from error
-        if image.size != (record.width, record.height):
-            raise DataError(f"{record.path} changed while the run worked. The same command reads it anew")
+        image = self.decode(record)
         with self._lock:
             if record.id not in self._images:
                 self._images[record.id] = image
@@ -58,40 +63,110 @@ class ImageCache:
                     self._bytes -= old.width * old.height * 3
         return image
 
+    def decode(self, record: ImageRecord) -> Image.Image:
+        """The same, from the file, without keeping it.
+
+        Raises:
+            DataError: as `get`.
+        """
+        try:
+            image = decode(record.path, self._max_megapixels)
+        except DecodeError as error:
+            raise DataError(
+                f"{record.path} was fine when the run began, now: {error}. The same command goes on"
+            ) from error
+        if image.size != (record.width, record.height):
+            raise DataError(f"{record.path} changed while the run worked. The same command reads it anew")
+        return image
+
+    def cut(self, record: ImageRecord, views: Sequence[View], size: int) -> list[Images]:
+        """Views of one image as squares, uint8 [size, size, 3] each.
+
+        Raises:
+            DataError: as `get`.
+        """
+        image = self.get(record)
+        return [render(image, view, size) for view in views]
+
 
 def iterate(
-    cache: ImageCache,
+    cache: Cutter,
     batches: Iterable[Sequence[tuple[ImageRecord, Sequence[View]]]],
     size: int,
     workers: int,
 ) -> Iterator[Images]:
-    """Render batch after batch, a few ahead of the reader.
+    """Render batch after batch, a few ahead of the reader: see `Loader.load`."""
+    return Loader(workers).load(cache, batches, size)
+
+
+@final
+class Loader:
+    """Renders batches ahead in threads, and knows how long it was waited for.
 
     Args:
-        cache: gives the images.
-        batches: for each batch the records and the views of each; all views of one are cut from one decode.
-        size: side of the rendered squares in pixels.
-        workers: threads (Pillow releases the interpreter while it decodes and resizes).
-
-    Yields:
-        uint8 [sum of views, size, size, 3] for each batch: views of the first record, then of the second, …
+        workers: threads (Pillow releases the interpreter while it decodes and resizes). auto: begins with 2, and one
+            more works whenever a reader waited for over 2 % of half a second or longer.
+        most: threads of auto.
     """
 
-    def cut(record: ImageRecord, views: Sequence[View]) -> list[Images]:
-        image = cache.get(record)
-        return [render(image, view, size) for view in views]
+    def __init__(self, workers: int | Literal["auto"], most: int = 1) -> None:
+        self._grows = workers == "auto"
+        self.workers = min(_FIRST, most) if workers == "auto" else workers
+        self._most = most if self._grows else self.workers
+        self.waited_s = 0.0
+        self._permits = Semaphore(self.workers)
+        self._since, self._waited_then = time.perf_counter(), 0.0
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        waiting: list[list[Future[list[Images]]]] = []
-        following = iter(batches)
-        try:
-            while True:
-                while len(waiting) < _AHEAD and (batch := next(following, None)) is not None:
-                    waiting.append([pool.submit(cut, record, views) for record, views in batch])
-                if not waiting:
-                    return
-                yield np.stack([pixels for future in waiting.pop(0) for pixels in future.result()])
-        finally:
-            for futures in waiting:
-                for future in futures:
-                    future.cancel()
+    def load(
+        self, cache: Cutter, batches: Iterable[Sequence[tuple[ImageRecord, Sequence[View]]]], size: int
+    ) -> Generator[Images, None, None]:
+        """Render batch after batch, a few ahead of the reader.
+
+        Args:
+            cache: gives the images.
+            batches: for each batch the records and the views of each; all views of one are cut from one decode.
+            size: side of the rendered squares in pixels.
+
+        Yields:
+            uint8 [sum of views, size, size, 3] for each batch: views of the first record, then of the second, …
+        """
+
+        def cut(record: ImageRecord, views: Sequence[View], target: Images) -> None:
+            with self._permits:
+                for place, pixels in enumerate(cache.cut(record, views, size)):
+                    target[place] = pixels
+
+        with ThreadPoolExecutor(self._most, thread_name_prefix="decode") as pool:
+            waiting: deque[tuple[Images, list[Future[None]]]] = deque()
+            following = iter(batches)
+            try:
+                while True:
+                    asked = time.perf_counter()
+                    while len(waiting) < _AHEAD and (batch := next(following, None)) is not None:
+                        ends = list(accumulate((len(views) for _, views in batch), initial=0))
+                        images = np.empty((ends[-1], size, size, 3), np.uint8)
+                        jobs = zip(batch, ends, strict=False)
+                        futures = [pool.submit(cut, *one, images[at : at + len(one[1])]) for one, at in jobs]
+                        waiting.append((images, futures))
+                    if not waiting:
+                        return
+                    for future in waiting[0][1]:
+                        future.result()
+                    images, _ = waiting.popleft()
+                    self._count(time.perf_counter() - asked)
+                    yield images
+            finally:
+                for _, futures in waiting:
+                    for future in futures:
+                        future.cancel()
+
+    def _count(self, waited: float) -> None:
+        """Add to what was waited, and let another thread work where it was too much."""
+        self.waited_s += waited
+        now = time.perf_counter()
+        if not self._grows or now - self._since < _LOOKED_AT_S:
+            return
+        if self.waited_s - self._waited_then > _TOO_MUCH * (now - self._since) and self.workers < self._most:
+            self.workers += 1
+            self._permits.release()
+        self._since, self._waited_then = now, self.waited_s

@@ -109,7 +109,7 @@ class ViewPlan:
         return fixed_view(width, height, self.resize)._replace(flip=index == 1)
 
 
-def render(image: Image.Image, view: View, size: int) -> npt.NDArray[np.uint8]:
+def render(image: Image.Image, view: View, size: int, reduced: int = 1) -> npt.NDArray[np.uint8]:
     """Cut the view out of an RGB image, scale it to a square, change its colours.
 
     Pillow's bilinear filter with antialiasing (its support grows with the reduction, in 8-bit fixed point). In the
@@ -121,17 +121,22 @@ def render(image: Image.Image, view: View, size: int) -> npt.NDArray[np.uint8]:
     tall images (a tenth to a half of their values differ by one step then), so each direction is a call of its own
     here. That takes 5 % longer than one call on crops of 512x384 pixels.
 
+    Args:
+        image: RGB; where it was made smaller first, the view is still in pixels of the upright image.
+        view: what is shown.
+        size: side of the answer in pixels.
+        reduced: by how much it was made smaller.
+
     Returns:
         uint8 [size, size, 3].
     """
     # Across first, then down. Left to itself Pillow up to 12 does that too, but Pillow 13 goes down first where
     # image.height - size > 2 (image.width - size), and up to a fifth of the values then differ by one.
-    left, right = view.left, view.left + view.width
-    reach = math.ceil(max(1.0, view.height / size))
-    first, end = max(0, view.top - reach), min(image.height, view.top + view.height + reach)
-    lines = image.resize((size, end - first), Image.Resampling.BILINEAR, box=(left, first, right, end))
-    top = view.top - first
-    cut = lines.resize((size, size), Image.Resampling.BILINEAR, box=(0, top, size, top + view.height))
+    left, top, width, height = (length / reduced for length in view[:4])
+    reach = math.ceil(max(1.0, height / size))
+    first, end = max(0, math.floor(top) - reach), min(image.height, math.ceil(top + height) + reach)
+    lines = image.resize((size, end - first), Image.Resampling.BILINEAR, box=(left, first, left + width, end))
+    cut = lines.resize((size, size), Image.Resampling.BILINEAR, box=(0, top - first, size, top - first + height))
     if view.brightness or view.contrast or view.saturation:
         cut = _recolour(cut, view)
     pixels: npt.NDArray[np.uint8] = np.asarray(cut)
