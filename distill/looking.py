@@ -26,7 +26,7 @@ from distill.perturbation import KINDS, kinds_for, perturbed, sensitivity, shown
 from distill.report.wording import between, points
 from distill.stages import Work, forward
 from distill.tasks._label_answers import LabelAnswers
-from distill.teaching import as_labeller, build_teacher, load_fitted
+from distill.teaching import trained_teacher
 from distill.torch_predictor import Network, TorchPredictor
 from distill.trained_student import load_student
 
@@ -79,10 +79,8 @@ def perturb(work: Work, count: int) -> dict[str, Any]:
     split, records = shown(manifest, count)
     resize = config.data.resize
     network, _ = load_student(work.run)
-    teacher = build_teacher(config, manifest.classes)
-    load_fitted(teacher, config.teacher, work.run.folder("teacher"))
     predictors = {
-        "teacher": as_labeller(teacher, manifest.classes, config.teacher),
+        "teacher": trained_teacher(work.run, config, manifest.classes),
         "student": TorchPredictor(network),
     }
     curves = [

@@ -28,7 +28,7 @@ from distill.core.run import Run
 from distill.core.settings import TeacherSettings
 from distill.core.task import Metric, Task
 from distill.data import sources
-from distill.data.corrections import FOLDER, JOURNAL, Corrections
+from distill.data.corrections import Corrections
 from distill.data.demo import images_in_demo, with_demo
 from distill.data.manifest import Manifest
 
@@ -116,7 +116,7 @@ def run(config: RunConfig, console: Console, *, until: StageName | None = None) 
         work = stages.Work(config, folder, Progress(console))
 
         candidates = sources.find(config.data, config.task)
-        known, corrections = _known_images(folder), _corrections(config)
+        known, corrections = _known_images(folder), Corrections.of_run(config)
         steps.do(
             "data",
             lambda: stages.data(work, candidates, known, corrections),
@@ -151,7 +151,7 @@ def plan(config: RunConfig) -> tuple[list[Planned], int]:
         return [Planned(name, False, "new run") for name in STAGES], len(candidates)
     folder = Run(config.output)
     steps = _Steps(config, folder, Console(quiet=True), None)
-    corrections = _corrections(config).digest()
+    corrections = Corrections.of_run(config).digest()
     planned: list[Planned] = []
     for name in STAGES:
         waits_for = next((step.name for step in planned if not step.done and step.name in _NEEDS[name]), None)
@@ -228,7 +228,7 @@ class _Steps:
         c = self._config
         match name:
             case "data":
-                settings = c.data.model_dump(mode="json", exclude={"corrections", "groups"})
+                settings = c.data.model_dump(mode="json", exclude={"corrections", "groups", "second"})
                 depends: dict[str, Any] = {"data": settings, "listing": listing}
                 if corrections:  # by content, whichever journal holds them
                     depends |= {"corrections": corrections}
@@ -270,6 +270,7 @@ class _Steps:
             case "report":
                 depends = {"gates": _values(c.gates), "before": dict(self.fingerprints)}
                 depends |= {"groups": [c.data.groups, _values(c.data)["manifest"]] if c.data.groups else []}
+                depends |= {"second": [c.data.second, _values(c.data)["manifest"]]} if c.data.second else {}
         return digest_of({"stage": name, "version": _VERSIONS[name], "seed": c.seed, "task": c.task, **depends})
 
     def _view(self) -> dict[str, Any]:
@@ -296,11 +297,6 @@ def _values(settings: BaseModel) -> dict[str, Any]:
             values.pop("memory", None)  # members answer the same together and in turn
     values |= {path.name: sha256_of(path) for path in plugins.user_files(settings)}
     return values
-
-
-def _corrections(config: RunConfig) -> Corrections:
-    """What people said in reviews: in the journal that the config names, else in the run's own."""
-    return Corrections.read(config.data.corrections or config.output / FOLDER / JOURNAL)
 
 
 def _is_fitted(teacher: TeacherSettings) -> bool:

@@ -22,9 +22,9 @@ from distill.data.candidate import (
     visible,
     walk,
 )
-from distill.data.layouts import find_pairs
+from distill.data.layouts import find_pairs, layout_of
 
-__all__ = ["Candidate", "find", "listing", "read_columns"]
+__all__ = ["Candidate", "find", "find_test", "has_masks", "listing", "read_columns", "read_csv"]
 
 _SPLITS: dict[str, Split] = {
     "train": "train",
@@ -67,6 +67,31 @@ def find(settings: DataSettings, task: str = "classification") -> list[Candidate
     return found
 
 
+def find_test(path: Path, task: str) -> list[Candidate]:
+    """Labelled images that no config names, as test images.
+
+    Args:
+        path: a folder as `data.test` takes it, or a manifest, of which the rows of the split test count; all of them
+            where it has no column `split`.
+        task: says what truth is.
+
+    Raises:
+        DataError: a folder without truth, a bad manifest, or one without such rows.
+    """
+    masks = task == "segmentation"
+    if path.is_dir():
+        return find_pairs(path, "test") if masks else _by_class(path, "test")
+    found = [c for c in _from_manifest(path, masks=masks, otherwise="test") if c.origin == "test"]
+    if not found:
+        raise DataError(f"data.manifest: {path} has no row whose split is test")
+    return found
+
+
+def has_masks(path: Path) -> bool:
+    """Whether the truth of a folder or manifest is masks, not a class an image."""
+    return layout_of(path) is not None if path.is_dir() else "mask" in _read(path)[0]
+
+
 def listing(candidates: Sequence[Candidate]) -> str:
     """Changes when files come, go, change or are named otherwise, as far as that shows without opening them."""
     rows = []
@@ -99,6 +124,32 @@ def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, .
     }
 
 
+def read_csv(path: Path, named: str = "data.manifest") -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Header and rows with their lines. All cells are text: a class named 01 or NA stays what it is.
+
+    Args:
+        path: of the file.
+        named: what errors call it.
+
+    Raises:
+        DataError: it is no CSV, or has no rows.
+    """
+    rows: list[tuple[str, list[str]]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            before = 0
+            for cells in reader:
+                if cells:
+                    rows.append((f"line {before + 1}", cells))
+                before = reader.line_num
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{named}: {path} is neither CSV nor Parquet ({error})") from error
+    if not rows:
+        raise DataError(f"{named}: {path} has no rows")
+    return [name.strip() for name in rows[0][1]], rows[1:]
+
+
 def _by_class(folder: Path, origin: Origin) -> list[Candidate]:
     inside = visible(str(folder))
     classes = [entry.name for entry in inside if is_folder(entry)]
@@ -115,10 +166,11 @@ def _by_class(folder: Path, origin: Origin) -> list[Candidate]:
     return found + [candidate(entry.path, origin, reason=reason) for entry in inside if not is_folder(entry)]
 
 
-def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
+def _from_manifest(path: Path, *, masks: bool, otherwise: str = "") -> list[Candidate]:
+    """Images of a manifest; `otherwise` is the split of all of them where it has no such column."""
     header, rows = _read(path)
     truth = "mask" if masks else "label"
-    missing = [column for column in ("path", truth, "split") if column not in header]
+    missing = [column for column in ("path", truth, *(() if otherwise else ("split",))) if column not in header]
     if missing:
         raise DataError(
             f"data.manifest: {path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found:"
@@ -132,7 +184,7 @@ def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
             problems.append(f"{where}: {len(cells)} cells, expected {len(header)} ({', '.join(header)})")
             continue
         row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-        named = row["split"].lower()
+        named = row.get("split", otherwise).lower()
         split, known, group = _SPLITS.get(named), row[truth] or None, row.get("group") or None
         shown = (row.get("labelled") or row.get("labeled") or "1").lower()
         if split is None:
@@ -166,28 +218,10 @@ def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
 
 def _read(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]]]:
     """Header, in which images have the column `path`, and rows with where they are."""
-    header, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    header, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
     if "path" not in header:
         header = ["path" if column == "image" else column for column in header]
     return header, rows
-
-
-def _read_csv(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]]]:
-    """Header and rows with their lines. All cells are text: a class named 01 or NA stays what it is."""
-    rows: list[tuple[str, list[str]]] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            before = 0
-            for cells in reader:
-                if cells:
-                    rows.append((f"line {before + 1}", cells))
-                before = reader.line_num
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"data.manifest: {path} is neither CSV nor Parquet ({error})") from error
-    if not rows:
-        raise DataError(f"data.manifest: {path} has no rows")
-    return [name.strip() for name in rows[0][1]], rows[1:]
 
 
 def _read_parquet(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]]]:

@@ -50,10 +50,11 @@ def group_rows(groups: Mapping[str, Sequence[int]], said: Mapping[str, Answers],
     for name, places in groups.items():
         parts = {key: answers.take(places) for key, answers in said.items()}
         last = list(parts)[-1]
-        drop = task.difference(parts["student"], parts[last]) if last != "student" else None
+        lost = "student" in parts and last != "student"
+        drop = task.difference(parts["student"], parts[last]) if lost else None
         scores = [asdict(task.main(task.score(part))) for part in parts.values()]
-        lost = asdict(drop) if drop else None
-        rows.append({"name": name, "images": len(places), "small": len(places) < SMALL, "scores": scores, "drop": lost})
+        row = {"name": name, "images": len(places), "small": len(places) < SMALL, "scores": scores}
+        rows.append({**row, "drop": asdict(drop) if drop else None})
     return rows
 
 
