@@ -37,7 +37,7 @@ from distill.data.corrections import Corrections
 from distill.data.manifest import Manifest, check, reviewed, scan
 from distill.data.views import ViewPlan
 from distill.labels.shards import facts_of
-from distill.report.golden import check_promises
+from distill.report.golden import check_promises, second_opinion
 from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ def data(
         refuse_wrong_splits(pairs)
     manifest = without_leaks(manifest, pairs)
     check(manifest)  # all of a pool may be copies
-    check_promises(work.config, manifest.of("test", labelled=True), work.task(manifest))
+    task, test = work.task(manifest), manifest.of("test", labelled=True)
+    check_promises(work.config, test, task)
+    second_opinion(work.config.data, test or manifest.of("validation", labelled=True), task)  # before all the work
     manifest.save(work.run.folder("data") / MANIFEST)
     counts = {**manifest.counts(), "leaks": len(pairs)}
     if corrections.answers:

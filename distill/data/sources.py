@@ -103,8 +103,13 @@ def listing(candidates: Sequence[Candidate]) -> str:
     return digest_of(rows)
 
 
-def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def read_columns(manifest: Path, names: Sequence[str], key: str = "data.groups") -> dict[str, tuple[str, ...]]:
     """Cells of some columns of a manifest, by the absolute path of the image; empty text for missing values.
+
+    Args:
+        manifest: CSV or Parquet.
+        names: of the columns.
+        key: that names them in the config.
 
     Raises:
         DataError: it lacks such a column.
@@ -113,7 +118,7 @@ def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, .
     missing = [name for name in names if name not in header]
     if missing:
         raise DataError(
-            f"data.groups: {manifest} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found:"
+            f"{key}: {manifest} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found:"
             f" {', '.join(header)}"
         )
     path, places = header.index("path"), [header.index(name) for name in names]
