@@ -108,8 +108,9 @@ def inspect(subject: Subject, candidates: Sequence[Candidate], progress: Progres
             complete=False,
         )
         places = {id(candidate): place for place, candidate in enumerate(candidates)}
-        rows = [_row(entry, survey.measures[places[id(entry.candidate)]], manifest) for entry in manifest.entries]
-        copies = _Copies(manifest.entries, rows, [places[id(e.candidate)] for e in manifest.entries])
+        of_entry = [places[id((e.before or e).candidate)] for e in manifest.entries]  # a review gives it another truth
+        rows = [_row(e, survey.measures[at], manifest) for e, at in zip(manifest.entries, of_entry, strict=True)]
+        copies = _Copies(manifest.entries, rows, of_entry)
         near = copies.of_places(survey.near(copies.places(), progress))
         leaks = sorted(
             [*copies_across_splits(manifest.entries), *_leaks(near, manifest.entries)],

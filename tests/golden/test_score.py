@@ -13,11 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from distill import pipeline
+from distill.config_file import load_config
+from distill.core.errors import DataError
 from distill.core.run import Run
 from distill.data.manifest import Manifest
+from distill.golden.subject import build_task
+from distill.report.golden import second_opinion
 from tests.audit.conftest import photo, save
-from tests.golden.conftest import Command, write_scene
+from tests.golden.conftest import SHAPES, Command, write_scene
 
 Document = Callable[..., dict[str, Any]]
 NAMES = ("cat", "dog", "eel", "fox", "gnu", "hen")
@@ -167,6 +173,33 @@ def test_masks(masked: Run, document: Document, command: Command, tmp_path: Path
     said = command("score", "said", "--run", "run", expect=2)
     assert "said has 2 bad predictions" in said and "found the value 9, expected places of classes, 0 to 2" in said
     assert "found 9x8 pixels, expected 96x80, as the image has" in said
+
+
+def test_a_second_annotator_is_read_before_the_work(masked: Run, tmp_path: Path) -> None:
+    manifest = Manifest.load(masked.folder("data") / "manifest.parquet")
+    rows = []
+    for split in ("train", "validation", "test"):
+        for record in manifest.of(split):  # type: ignore[arg-type]
+            truth = Path(record.path).parents[1] / "masks" / Path(record.path).name
+            rows.append((record.path, truth, split, truth if split == "test" and len(rows) % 2 else ""))
+    write(tmp_path / "index.csv", ("path", "mask", "split", "bob"), rows)
+    (tmp_path / "teacher.yaml").write_text(
+        SHAPES.replace("labeled: train, validation: val, test: test", "manifest: index.csv, second: bob")
+    )
+    settings = load_config(tmp_path / "teacher.yaml", [f"output={tmp_path / 'other'}"])
+    pipeline.run(settings, Console(quiet=True), until="data")
+    answers = second_opinion(settings.data, manifest.of("test"), build_task("segmentation", manifest.classes))
+    assert answers is not None and 0 < len(answers.ids) < 3
+    assert build_task("segmentation", manifest.classes).profile(answers).figures["miou"].value == 1.0
+    stamp = (tmp_path / "other/data/stage.json").stat().st_mtime_ns
+    without = settings.model_copy(update={"data": settings.data.model_copy(update={"second": None})})
+    pipeline.run(without, Console(quiet=True), until="data")
+    assert (tmp_path / "other/data/stage.json").stat().st_mtime_ns == stamp  # nothing that is trained on has changed
+    save(Image.fromarray(np.full((80, 96), 9, np.uint8)), tmp_path / "wrong.png")
+    write(tmp_path / "index.csv", ("path", "mask", "split", "bob"), [(*row[:3], "wrong.png") for row in rows])
+    third = settings.model_copy(update={"output": tmp_path / "third"})
+    with pytest.raises(DataError, match=r"data\.second: 1 mask cannot be used:\n.*no class for the value 9"):
+        pipeline.run(third, Console(quiet=True), until="data")
 
 
 def test_nothing_says_what_masks_stand_for(command: Command, tmp_path: Path) -> None:
