@@ -507,7 +507,7 @@ def evaluate(
         from distill.golden.document import describe
         from distill.golden.evaluation import evaluate_on
 
-        opened, called = _work(run), name or data.resolve().stem
+        opened, called = _work(run), name or (data.resolve().name if data.is_dir() else data.stem)
         document = evaluate_on(opened, data, names or [], groups or [], called, teacher=teacher)
         _show(document, describe(document), as_json=as_json)
         if not as_json:

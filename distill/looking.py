@@ -79,6 +79,10 @@ def perturb(work: Work, count: int) -> dict[str, Any]:
     split, records = shown(manifest, count)
     resize = config.data.resize
     network, _ = load_student(work.run)
+    files = []
+    if (work.run.folder("export") / "student.int8.tflite.json").exists():  # first: it may not open
+        forward(["perturb", "--run", str(work.run.root), "--images", str(count)])
+        files.append(read_json(folder / "perturbation-tflite-int8.json"))
     predictors = {
         "teacher": trained_teacher(work.run, config, manifest.classes),
         "student": TorchPredictor(network),
@@ -87,9 +91,6 @@ def perturb(work: Work, count: int) -> dict[str, Any]:
         {"name": name, "rows": sensitivity(predictor, task, records, cache, resize, work.progress)}
         for name, predictor in predictors.items()
     ]
-    if (work.run.folder("export") / "student.int8.tflite.json").exists():
-        forward(["perturb", "--run", str(work.run.root), "--images", str(count)])
-        curves.append(read_json(folder / "perturbation-tflite-int8.json"))
     _examples(folder, task, [records[0]], work)
     document = {
         "format": 1,
@@ -97,7 +98,7 @@ def perturb(work: Work, count: int) -> dict[str, Any]:
         "images": len(records),
         "metric": task.metric._asdict(),
         "kinds": {kind: {"unit": levels.unit, "levels": levels.values} for kind, levels in kinds_for(task).items()},
-        "curves": curves,
+        "curves": [*curves, *files],
     }
     write_json(folder / "perturbation.json", document)
     return document

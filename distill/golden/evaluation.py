@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from distill.config import ArtifactName
 from distill.core.errors import UserError
 from distill.core.files import digest_of, read_json, write_json
 from distill.core.run import MADE_BY
@@ -63,7 +64,7 @@ def evaluate_on(
     if unknown:
         raise UserError(f"--on: the run has no {', '.join(unknown)}; it has {', '.join(made)}")
     place = f"{FOLDER}/{name}"
-    if Path(name).name != name:
+    if name in {"", ".", ".."} or Path(name).name != name:
         raise UserError(f"--name: found {name!r}, expected a name without folders")
     _refuse_others(run.folder(place) / _DOCUMENT, data)
     with run.lock():
@@ -86,10 +87,9 @@ def _predictors(work: Work) -> dict[str, str]:
         if (run.folder(stage) / "stage.json").exists() and "absent" not in run.summary(stage)
     }
     run.summary("student")  # without it there is nothing to ask
-    files = run.folder("export") / "files.json"
-    if files.exists():
-        found |= {file["name"]: file["sha256"] for file in read_json(files) if file["status"] == "ok"}
-    return found
+    made = [read_json(path) for path in run.folder("export").glob("student.*.json")]
+    files = {manifest["name"]: manifest["sha256"] for manifest in made if "sha256" in manifest}  # else rejected
+    return found | {name: files[name] for name in get_args(ArtifactName) if name in files}
 
 
 def _default(made: Collection[str]) -> list[str]:
@@ -118,7 +118,7 @@ def _images(
             "version": _VERSION,
             "listing": listing(candidates),
             "settings": [settings.masks.model_dump(mode="json"), settings.max_megapixels, settings.classes],
-            "run": run.summary("data")["digest"],
+            "run": work.manifest().digest(),
         }
     )
     if run.done(stage, fingerprint) is None:

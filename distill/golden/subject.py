@@ -149,7 +149,7 @@ def build_task(name: str, classes: Sequence[str]) -> Task:
 
 def _renamed(error: DataError, option: str) -> DataError:
     """By the option that the user gave, not by the key of a config."""
-    told = str(error)
+    told = str(error).replace("data.classes lacks", "the classes lack")
     for key in ("data.test: ", "data.manifest: "):
         told = told.removeprefix(key)
     return DataError(f"{option}: {told}")
