@@ -73,7 +73,8 @@ def describe(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     if document["groups"]:
         from rich.text import Text
 
-        table = _table("by group, %", document["groups"]["predictors"])
+        narrow = [name.replace("-", "-\n") for name in document["groups"]["predictors"]]
+        table = _table("by group, %", narrow)
         for group in document["groups"]["rows"]:
             few = ", few" if group["small"] else ""
             table.add_row(
@@ -138,7 +139,7 @@ def _table(title: str, names: list[str]) -> Any:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column(title, no_wrap=True, overflow="ellipsis")
     for name in names:  # Text, not str: brackets in a name would be markup
-        table.add_column(Text(printable(name).replace("-", "-\n")), justify="right", overflow="fold")
+        table.add_column(Text(printable(name, keep="\n")), justify="right", overflow="fold")
     return table
 
 
