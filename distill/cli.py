@@ -506,12 +506,13 @@ def evaluate(
     def work() -> None:
         from distill.golden.document import describe
         from distill.golden.evaluation import evaluate_on
+        from distill.report.wording import printable
 
         opened, called = _work(run), name or (data.resolve().name if data.is_dir() else data.stem)
         document = evaluate_on(opened, data, names or [], groups or [], called, teacher=teacher)
         _show(document, describe(document), as_json=as_json)
         if not as_json:
-            typer.echo(f"kept: {opened.run.root / 'eval' / called / 'eval.json'}")
+            typer.echo(printable(f"kept: {opened.run.root / 'eval' / called / 'eval.json'}"))
 
     _end(work)
 

@@ -167,12 +167,11 @@ def _ask(work: Work, golden: Golden, place: str, names: Sequence[str], made: dic
     left = [name for name in names if run.done(f"{place}/{name}", prints[name]) is None]
     for name in left:
         run.begin(f"{place}/{name}", prints[name])
+    cache = work.cache()
     for name in left:
         if name in MADE_BY:
             predictor = _open(work, name, golden)
-            _, answers = evaluate(
-                predictor, golden.task, golden.records, work.cache(), golden.resize, progress=work.progress
-            )
+            _, answers = evaluate(predictor, golden.task, golden.records, cache, golden.resize, progress=work.progress)
             answers.save(run.stage_answers(f"{place}/{name}", "test"))
             run.finish(f"{place}/{name}", prints[name], 0.0, {"images": len(answers.ids)})
     files = [name for name in left if name not in MADE_BY]

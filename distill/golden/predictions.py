@@ -24,7 +24,7 @@ __all__ = ["Predictions", "read_predictions"]
 
 _IMAGE: Final = ("image", "path", "id")  # columns that may name the image; the first one that is there
 _LEAST: Final = 1e-7  # probability of what is said to be impossible
-_OFF: Final = 0.02  # by which probabilities may miss a sum of one: a thousand classes, rounded to four digits
+_OFF: Final = 0.05  # by which probabilities may miss a sum of one: a thousand classes, rounded to four digits
 
 
 class Predictions(NamedTuple):
@@ -152,9 +152,13 @@ def _probabilities(names: Sequence[str], cells: Sequence[Any]) -> tuple[FloatArr
 
 
 def _logits(cell: Any, count: int) -> tuple[Any, list[str]]:
-    if not isinstance(cell, list) or len(cell) != count or not all(np.isfinite(v) for v in map(_number_or_nan, cell)):
+    try:
+        found = np.asarray(cell, np.float32)
+    except (TypeError, ValueError):
+        found = np.empty(0, np.float32)
+    if found.shape != (count,) or not np.isfinite(found).all():
         return None, [f", logits: found {str(cell)[:60]}, expected a list of {count} numbers"]
-    return cell, []
+    return found, []
 
 
 def _number(cell: Any) -> float | None:
@@ -162,11 +166,6 @@ def _number(cell: Any) -> float | None:
         return float(cell)
     except (TypeError, ValueError):
         return None
-
-
-def _number_or_nan(cell: Any) -> float:
-    found = _number(cell)
-    return float("nan") if found is None else found
 
 
 def _masks(

@@ -113,6 +113,12 @@ def test_all_bad_rows_are_named(golden: list[tuple[str, str]], command: Command,
         f"line 8: a second prediction about {rows[0][0]}, the first is line 2",
     ):
         assert sentence in said
+    logits = pa.table(
+        {"image": [path for path, _ in golden], "logits": [[0.0] * 6] * 34 + [[0.0] * 5, [float("nan")] * 6]}
+    )
+    pyarrow.parquet.write_table(logits, tmp_path / "said.parquet")
+    said = command("score", "said.parquet", "--data", "golden", expect=2)
+    assert "2 bad predictions: row 35, logits: found [0.0, 0.0, 0.0, 0.0, 0.0], expected a list of 6 numbers" in said
     certain = [[path, *np.eye(6)[NAMES.index(name)]] for path, name in golden]
     certain[0][1], certain[1][2], certain[3][1] = "much", -0.5, 0.5
     write(tmp_path / "said.csv", ("image", *NAMES), certain)
