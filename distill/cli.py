@@ -37,6 +37,10 @@ _Set = Annotated[
 _Run = Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Left out: the latest.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _RunArgument = Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Left out: the latest.")]
+_Groups = Annotated[
+    list[str] | None,
+    typer.Option("--groups", metavar="COLUMN", help="Of the manifest, or folder for sub-folders; may be repeated."),
+]
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -510,6 +514,81 @@ def drift(
         _show(found.document, show.describe(found.document, place), as_json=as_json)
         if found.document["alarm"]:
             raise DriftFound(show.verdict(found.document))
+
+    _end(work)
+
+
+@app.command("eval")
+def evaluate(
+    data: Annotated[
+        Path, typer.Option("--data", metavar="OTHER", help="Labelled images: a folder as data.test, or a manifest.")
+    ],
+    run: _Run = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--on", metavar="NAME", help="student, teacher, control or a file. Left out: the student and all files."
+        ),
+    ] = None,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Ask the teacher too.")] = False,
+    groups: _Groups = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of its folder in eval/. Left out: that of OTHER.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Score the predictors of a finished run on another test set; images that training has shown are left out."""
+
+    def work() -> None:
+        from distill.golden.document import describe
+        from distill.golden.evaluation import evaluate_on
+        from distill.report.wording import printable
+
+        opened, called = _work(run), name or (data.resolve().name if data.is_dir() else data.stem)
+        document = evaluate_on(opened, data, names or [], groups or [], called, teacher=teacher)
+        _show(document, describe(document), as_json=as_json)
+        if not as_json:
+            typer.echo(printable(f"kept: {opened.run.root / 'eval' / called / 'eval.json'}"))
+
+    _end(work)
+
+
+@app.command("score")
+def score(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="CSV or Parquet; of pixels also a folder of PNGs.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="GOLDEN", help="Labelled images: a folder or a manifest.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="A run: its classes, and without --data its test images."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Of GOLDEN, in the order of the answers. Left out: those found.")
+    ] = None,
+    groups: _Groups = None,
+    as_json: _Json = False,
+) -> None:
+    """Score anybody's predictions, another program's or a person's, as those of a run are: docs/golden-set.md."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill.core.progress import Progress
+        from distill.golden.document import describe
+        from distill.golden.score import score as scored
+
+        document = scored(
+            predictions,
+            data,
+            None if run is None else _open_run(run),
+            Progress(Console(stderr=True)),
+            classes=classes.split(",") if classes else None,
+            groups=groups,
+        )
+        _show(document, describe(document), as_json=as_json)
 
     _end(work)
 

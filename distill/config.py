@@ -154,6 +154,9 @@ class DataSettings(Settings):
     """What parts the test images into groups that are scored each for itself (day and night, thin objects, one device):
     columns of the manifest, such as `[light, device]`; or `folder`, the sub-folder inside that of the class
     (test/cat/night/1.jpg) or inside images/."""
+    second: str | None = None
+    """Column of the manifest with what a second person says of test images, a class or a mask; empty where nobody was
+    asked. The table then has how far people agree."""
     resize: Literal["center_crop", "squash"] = "center_crop"
     """How an image becomes a square: the largest centred square, or all of it with its sides squeezed."""
     mirror: bool = True

@@ -26,7 +26,7 @@ from distill.perturbation import KINDS, kinds_for, perturbed, sensitivity, shown
 from distill.report.wording import between, points
 from distill.stages import Work, forward
 from distill.tasks._label_answers import LabelAnswers
-from distill.teaching import as_labeller, build_teacher, load_fitted
+from distill.teaching import trained_teacher
 from distill.torch_predictor import Network, TorchPredictor
 from distill.trained_student import load_student
 
@@ -79,19 +79,18 @@ def perturb(work: Work, count: int) -> dict[str, Any]:
     split, records = shown(manifest, count)
     resize = config.data.resize
     network, _ = load_student(work.run)
-    teacher = build_teacher(config, manifest.classes)
-    load_fitted(teacher, config.teacher, work.run.folder("teacher"))
+    files = []
+    if (work.run.folder("export") / "student.int8.tflite.json").exists():  # first: it may not open
+        forward(["perturb", "--run", str(work.run.root), "--images", str(count)])
+        files.append(read_json(folder / "perturbation-tflite-int8.json"))
     predictors = {
-        "teacher": as_labeller(teacher, manifest.classes, config.teacher),
+        "teacher": trained_teacher(work.run, config, manifest.classes),
         "student": TorchPredictor(network),
     }
     curves = [
         {"name": name, "rows": sensitivity(predictor, task, records, cache, resize, work.progress)}
         for name, predictor in predictors.items()
     ]
-    if (work.run.folder("export") / "student.int8.tflite.json").exists():
-        forward(["perturb", "--run", str(work.run.root), "--images", str(count)])
-        curves.append(read_json(folder / "perturbation-tflite-int8.json"))
     _examples(folder, task, [records[0]], work)
     document = {
         "format": 1,
@@ -99,7 +98,7 @@ def perturb(work: Work, count: int) -> dict[str, Any]:
         "images": len(records),
         "metric": task.metric._asdict(),
         "kinds": {kind: {"unit": levels.unit, "levels": levels.values} for kind, levels in kinds_for(task).items()},
-        "curves": curves,
+        "curves": [*curves, *files],
     }
     write_json(folder / "perturbation.json", document)
     return document

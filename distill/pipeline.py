@@ -30,7 +30,7 @@ from distill.core.run import Run
 from distill.core.settings import TeacherSettings
 from distill.core.task import Metric, Task
 from distill.data import sources
-from distill.data.corrections import FOLDER, JOURNAL, Corrections
+from distill.data.corrections import Corrections
 from distill.data.demo import images_in_demo, with_demo
 from distill.data.manifest import Manifest
 from distill.labels.shards import planned, shard_path
@@ -182,7 +182,7 @@ def plan(config: RunConfig) -> tuple[list[Planned], int]:
         return [Planned(name, False, "new run") for name in STAGES], len(candidates)
     folder = Run(config.output)
     steps = _Steps(config, folder, Console(quiet=True), None)
-    corrections = _corrections(config).digest()
+    corrections = Corrections.of_run(config).digest()
     planned: list[Planned] = []
     for name in STAGES:
         waits_for = next((step.name for step in planned if not step.done and step.name in _NEEDS[name]), None)
@@ -223,7 +223,7 @@ def _begin(
     work = stages.Work(config, folder, Progress(console), team)
 
     candidates = sources.find(config.data, config.task)
-    known, corrections = _known_images(folder), _corrections(config)
+    known, corrections = _known_images(folder), Corrections.of_run(config)
     steps.do(
         "data",
         lambda: stages.data(work, candidates, known, corrections),
@@ -241,7 +241,7 @@ def _labels_under_way(config: RunConfig, folder: Run) -> str | None:
             return None
         config = with_demo(config)
     steps = _Steps(config, folder, Console(quiet=True), None)
-    listing, corrections = sources.listing(sources.find(config.data, config.task)), _corrections(config).digest()
+    listing, corrections = sources.listing(sources.find(config.data, config.task)), Corrections.of_run(config).digest()
     before: dict[StageName, tuple[str, ...]] = {"data": (listing, corrections), "teacher": ()}
     for name, inputs in before.items():
         steps.fingerprints[name] = steps.fingerprint(name, *inputs)
@@ -315,7 +315,8 @@ class _Steps:
         c = self._config
         match name:
             case "data":
-                settings = c.data.model_dump(mode="json", exclude={"corrections", "groups", "cache"})
+                excluded = {"corrections", "groups", "second", "cache"}
+                settings = c.data.model_dump(mode="json", exclude=excluded)
                 depends: dict[str, Any] = {"data": settings, "listing": listing}
                 if corrections:  # by content, whichever journal holds them
                     depends |= {"corrections": corrections}
@@ -357,6 +358,7 @@ class _Steps:
             case "report":
                 depends = {"gates": _values(c.gates), "before": dict(self.fingerprints)}
                 depends |= {"groups": [c.data.groups, _values(c.data)["manifest"]] if c.data.groups else []}
+                depends |= {"second": [c.data.second, _values(c.data)["manifest"]]} if c.data.second else {}
         if c.data.cache == "disk" and name in {"student", "baseline"}:  # pixels are rounded otherwise
             depends |= {"cache": "disk"}
         return digest_of({"stage": name, "version": _VERSIONS[name], "seed": c.seed, "task": c.task, **depends})
@@ -387,11 +389,6 @@ def _values(settings: BaseModel) -> dict[str, Any]:
             values.pop("memory", None)  # members answer the same together and in turn
     values |= {path.name: sha256_of(path) for path in plugins.user_files(settings)}
     return values
-
-
-def _corrections(config: RunConfig) -> Corrections:
-    """What people said in reviews: in the journal that the config names, else in the run's own."""
-    return Corrections.read(config.data.corrections or config.output / FOLDER / JOURNAL)
 
 
 def _is_fitted(teacher: TeacherSettings) -> bool:

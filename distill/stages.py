@@ -43,7 +43,7 @@ from distill.data.demo import with_demo
 from distill.data.manifest import Manifest, check, reviewed, scan
 from distill.data.views import ViewPlan
 from distill.labels.shards import complete, facts_of
-from distill.report.golden import check_promises
+from distill.report.golden import check_promises, second_opinion
 from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each, same_threads
 
 if TYPE_CHECKING:
@@ -173,7 +173,9 @@ def data(
         refuse_wrong_splits(pairs)
     manifest = without_leaks(manifest, pairs)
     check(manifest)  # all of a pool may be copies
-    check_promises(work.config, manifest.of("test", labelled=True), work.task(manifest))
+    task, test = work.task(manifest), manifest.of("test", labelled=True)
+    check_promises(work.config, test, task)
+    second_opinion(work.config.data, test or manifest.of("validation", labelled=True), task)  # before all the work
     manifest.save(work.run.folder("data") / MANIFEST)
     counts = {**manifest.counts(), "leaks": len(pairs)}
     if corrections.answers:

@@ -13,6 +13,7 @@ from distill.core.adapted import adapted
 from distill.core.ensemble import Ensemble
 from distill.core.errors import UserError
 from distill.core.files import read_json, write_json
+from distill.core.run import Run
 from distill.core.settings import TeacherSettings
 from distill.core.types import ImageRecord, Predictor
 from distill.data.batches import ImageCache, iterate
@@ -31,6 +32,7 @@ __all__ = [
     "networks",
     "of_each",
     "same_threads",
+    "trained_teacher",
 ]
 
 T = TypeVar("T")
@@ -79,6 +81,18 @@ def load_fitted(teacher: Predictor, settings: TeacherSettings, folder: Path) -> 
         teacher.when_built(lambda n, part: load(part, _member(n)) if n in fitted else None)
     elif settings.fit is not None:
         load(teacher, "")
+
+
+def trained_teacher(run: Run, config: RunConfig, class_names: Sequence[str]) -> Predictor:
+    """The teacher of a run as it answered for the store.
+
+    Raises:
+        RunFolderError: its stage is not finished.
+    """
+    run.summary("teacher")
+    teacher = build_teacher(config, class_names)
+    load_fitted(teacher, config.teacher, run.folder("teacher"))
+    return as_labeller(teacher, class_names, config.teacher)
 
 
 def as_labeller(teacher: Predictor, class_names: Sequence[str], settings: TeacherSettings) -> Predictor:

@@ -273,6 +273,25 @@ def perturb(
     _end(work)
 
 
+@app.command("answer", hidden=True)
+def answer(
+    place: Annotated[str, typer.Option("--of", metavar="FOLDER", help="In the run, with data/manifest.parquet.")],
+    file: Annotated[list[str], typer.Option(metavar="NAME", help="Which files.")],
+    run: _RunOption = None,
+) -> None:
+    """Ask files about images of another data set; asked for by `distill eval`."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from distill.core.progress import Progress
+        from export.answer import answer as ask
+
+        ask(_open(run), place, file, Progress(Console(stderr=True)))
+
+    _end(work)
+
+
 @app.command("bench")
 def bench(
     run: _RunOption = None,

@@ -453,6 +453,23 @@ def artifact_name(format_name: str, precision: str) -> str:
     return f"{format_name}-{precision}"
 
 
+def open_named(run: Run, name: str) -> FilePredictor:
+    """Open a file that was exported before, by its name, such as `tflite-int8`.
+
+    Raises:
+        ArtifactError: it is gone, not the file that was proven, or was exported by an older version.
+    """
+    path = run.folder("export") / f"{file_name(name)}.json"
+    try:
+        return open_artifact(run, read_json(path), threads=1)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); `distill run` exports {name} anew") from error
+    except KeyError as error:
+        raise ArtifactError(
+            f"{path} lacks {error}: an older version of mobile-distill exported {name}; `distill run` does so anew"
+        ) from error
+
+
 def open_artifact(run: Run, manifest: dict[str, Any], threads: int) -> FilePredictor:
     """Open an exported file of a run in a process of its own.
 

@@ -11,7 +11,7 @@ from distill.core.run import Run
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.perturbation import sensitivity, shown
-from export.files import file_name, open_artifact, read_config
+from export.files import open_named, read_config
 
 __all__ = ["perturb"]
 
@@ -23,16 +23,15 @@ def perturb(run: Run, name: str, count: int, progress: Progress) -> Path:
         `looking/perturbation-NAME.json` in the run folder.
 
     Raises:
-        ArtifactError: the file is gone, or not the one that was proven.
+        ArtifactError: the file is gone, not the one that was proven, or was exported by an older version.
     """
     config, card = read_config(run), read_json(run.folder("student") / "student.json")
     manifest = Manifest.load(run.folder("data") / "manifest.parquet")
     module = plugins.load("tasks", config["task"])
     task = module.build(module.Config(), manifest.classes)
     _, records = shown(manifest, count)
-    made = read_json(run.folder("export") / f"{file_name(name)}.json")
     cache = ImageCache(card["max_megapixels"])
-    with open_artifact(run, made, threads=1) as predictor:
+    with open_named(run, name) as predictor:
         rows = sensitivity(predictor, task, records, cache, card["resize"], progress)
     path = run.root / "looking" / f"perturbation-{name}.json"
     write_json(path, {"name": name, "rows": rows})

@@ -31,6 +31,7 @@ from distill.core.progress import Progress
 from distill.core.types import SPLITS, ImageRecord
 from distill.data.batches import ImageCache
 from distill.data.candidate import Candidate
+from distill.data.corrections import Corrections
 from distill.data.manifest import Entry, Manifest, scan
 from distill.data.sources import listing
 from distill.report.wording import count, percent
@@ -65,8 +66,8 @@ def fingerprint_of(subject: Subject, candidates: Sequence[Candidate]) -> str:
     """Changes when files, settings, the run's answers or the tool change."""
     answers = []
     if subject.run is not None:
-        paths = sorted((subject.run.folder("teacher") / "predictions").glob("*.parquet"))
-        answers = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+        paths = [subject.run.answers("teacher", split) for split in ("validation", "test")]
+        answers = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths if path.exists()]
     config = subject.config
     return digest_of(
         {
@@ -76,6 +77,7 @@ def fingerprint_of(subject: Subject, candidates: Sequence[Candidate]) -> str:
             "student": None if config is None else config.student.model_dump(mode="json"),
             "listing": listing(candidates),
             "answers": answers,
+            "corrections": _corrections(subject).digest(),
         }
     )
 
@@ -95,10 +97,20 @@ def inspect(subject: Subject, candidates: Sequence[Candidate], progress: Progres
     with tempfile.TemporaryDirectory() as folder:
         survey = Survey(len(candidates), Path(folder))
         written = Path(folder) / "masks" if masks else None
-        manifest = scan(candidates, subject.data, None, progress, written, look=survey.look, complete=False)
+        manifest = scan(
+            candidates,
+            subject.data,
+            None,
+            progress,
+            written,
+            _corrections(subject),
+            look=survey.look,
+            complete=False,
+        )
         places = {id(candidate): place for place, candidate in enumerate(candidates)}
-        rows = [_row(entry, survey.measures[places[id(entry.candidate)]], manifest) for entry in manifest.entries]
-        copies = _Copies(manifest.entries, rows, [places[id(e.candidate)] for e in manifest.entries])
+        of_entry = [places[id((e.before or e).candidate)] for e in manifest.entries]  # a review gives it another truth
+        rows = [_row(e, survey.measures[at], manifest) for e, at in zip(manifest.entries, of_entry, strict=True)]
+        copies = _Copies(manifest.entries, rows, of_entry)
         near = copies.of_places(survey.near(copies.places(), progress))
         leaks = sorted(
             [*copies_across_splits(manifest.entries), *_leaks(near, manifest.entries)],
@@ -152,6 +164,11 @@ def inspect(subject: Subject, candidates: Sequence[Candidate], progress: Progres
         wanted = [path for _, images in samples for path, _ in images]
         pictures = Pictures(manifest, subject.data.max_megapixels).of(found, wanted, progress)
     return Audit(document, table_of(rows, manifest.classes, masks=masks), pictures, samples)
+
+
+def _corrections(subject: Subject) -> Corrections:
+    """What people said in reviews of the run; nothing of a folder."""
+    return Corrections(Path(), {}) if subject.config is None else Corrections.of_run(subject.config)
 
 
 def _row(entry: Entry, measured: Any, manifest: Manifest) -> Row:

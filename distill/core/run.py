@@ -189,13 +189,24 @@ class Run:
         Raises:
             RunFolderError: it is not finished.
         """
+        summary: dict[str, Any] = self._finished(stage, "summary")
+        return summary
+
+    def fingerprint(self, stage: str) -> str:
+        """Of all that a finished stage depends on.
+
+        Raises:
+            RunFolderError: it is not finished.
+        """
+        return str(self._finished(stage, "fingerprint"))
+
+    def _finished(self, stage: str, key: str) -> Any:
         try:
-            summary: dict[str, Any] = read_json(self.folder(stage) / "stage.json")["summary"]
+            return read_json(self.folder(stage) / "stage.json")[key]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(
                 f"{self.root}: the stage {stage} is not finished; `distill run` goes on with it"
             ) from error
-        return summary
 
 
 def locks_held() -> tuple[int, ...]:

@@ -7,7 +7,7 @@ image or one a pixel.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -66,6 +66,15 @@ class Profile:
     classes: dict[str, dict[str, Figure]]
     sizes: dict[str, int]
     reliability: list[tuple[float, float, float]]
+
+    def without(self, keys: Collection[str]) -> Profile:
+        """The same without some figures, and without bins of confidence: of answers that state none."""
+
+        def left(figures: dict[str, Figure]) -> dict[str, Figure]:
+            return {key: figure for key, figure in figures.items() if key not in keys}
+
+        classes = {name: left(figures) for name, figures in self.classes.items()}
+        return Profile(left(self.figures), classes, self.sizes, [])
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -136,6 +145,8 @@ class Task(ABC):
     """Titles of figures of all images together, by key; `metric` is among them."""
     figures_of_classes: ClassVar[Mapping[str, str]]
     """The same of figures that each class has."""
+    figures_of_confidence: ClassVar[frozenset[str]]
+    """Keys of those that answers without probabilities cannot have."""
     chunk: ClassVar[int]
     """Images whose answers are held at once while a predictor is scored."""
 
@@ -158,6 +169,19 @@ class Task(ABC):
         Args:
             records: N images with truth.
             logits: float32 [N, C], or [N, h, w, C] where pixels are answered.
+            resize: shape of the fixed view.
+        """
+
+    @abstractmethod
+    def examine_hard(self, records: Sequence[ImageRecord], said: Sequence[Any], resize: Resize) -> Answers:
+        """The same of answers without probabilities, such as a person's.
+
+        Figures of confidence (`figures_of_confidence`, the score's `nll`) mean nothing then.
+
+        Args:
+            records: N images with truth.
+            said: places of classes, or masks of them, uint8 [H, W] of the image's upright size or that of its fixed
+                view; pixels of 255 count nowhere.
             resize: shape of the fixed view.
         """
 

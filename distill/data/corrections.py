@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from distill.config import RunConfig
 from distill.core.dense import IGNORED
 from distill.core.errors import DataError
 from distill.core.files import digest_of
@@ -180,6 +181,15 @@ class Corrections:
             DataError: it is damaged.
         """
         return cls(journal.parent, read_journal(journal).truth() if journal.exists() else {})
+
+    @classmethod
+    def of_run(cls, config: RunConfig) -> Corrections:
+        """Those of a run: in the journal that its config names, else in its own.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        return cls.read(config.data.corrections or config.output / FOLDER / JOURNAL)
 
     def digest(self) -> str:
         """Changes when the truth does, whoever said so; empty where nothing was said."""

@@ -29,11 +29,11 @@ from distill.data.candidate import (
     visible,
     walk,
 )
-from distill.data.layouts import find_pairs
+from distill.data.layouts import find_pairs, layout_of
 from distill.data.opener import archive_of
 from distill.data.remote import File, about, is_url, listed, normal
 
-__all__ = ["Candidate", "find", "listing", "read_columns"]
+__all__ = ["Candidate", "find", "find_test", "has_masks", "listing", "read_columns", "read_csv"]
 
 _SPLITS: dict[str, Split] = {
     "train": "train",
@@ -71,14 +71,8 @@ def find(settings: DataSettings, task: str = "classification") -> list[Candidate
         ("labeled", settings.labeled),
     )
     for origin, source in labelled:
-        if source is None or isinstance(source, float):
-            continue
-        if not isinstance(source, Path) or source.is_file():
-            found += _of_files(source, origin, archives)
-        elif masks and not any(is_archive(entry.name) for entry in visible(str(source))):
-            found += find_pairs(source, origin)
-        else:
-            found += _by_class(source, origin, archives)
+        if source is not None and not isinstance(source, float):
+            found += _labelled(source, origin, archives)
     for source in settings.unlabeled if isinstance(settings.unlabeled, list) else [settings.unlabeled]:
         if isinstance(source, Path) and source.is_dir():
             files = [c for path in walk(source) for c in _entered(path, "unlabeled", archives)]
@@ -88,6 +82,32 @@ def find(settings: DataSettings, task: str = "classification") -> list[Candidate
             raise DataError(f"data.unlabeled: found no file in {source}")
         found += files
     return found
+
+
+def find_test(path: Path, task: str, classes: Sequence[str] | None = None) -> list[Candidate]:
+    """Labelled images that no config names, as test images.
+
+    Args:
+        path: a folder as `data.test` takes it, or a manifest, of which the rows of the split test count; all of them
+            where it has no column `split`.
+        task: says what truth is.
+        classes: in the order in which archives number them.
+
+    Raises:
+        DataError: a folder without truth, a bad manifest, or one without such rows.
+    """
+    masks = task == "segmentation"
+    if path.is_dir():
+        return _labelled(path, "test", Archives(classes, masks=masks))
+    found = [c for c in _from_manifest(path, masks=masks, otherwise="test") if c.origin == "test"]
+    if not found:
+        raise DataError(f"data.manifest: {path} has no row whose split is test")
+    return found
+
+
+def has_masks(path: Path) -> bool:
+    """Whether the truth of a folder or manifest is masks, not a class an image."""
+    return layout_of(path) is not None if path.is_dir() else "mask" in _read(path)[0]
 
 
 def listing(candidates: Sequence[Candidate]) -> str:
@@ -102,8 +122,13 @@ def _listed(c: Candidate) -> list[object]:
     return row
 
 
-def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def read_columns(manifest: Path, names: Sequence[str], key: str = "data.groups") -> dict[str, tuple[str, ...]]:
     """Cells of some columns of a manifest, by the absolute path of the image; empty text for missing values.
+
+    Args:
+        manifest: CSV or Parquet.
+        names: of the columns.
+        key: that names them in the config.
 
     Raises:
         DataError: it lacks such a column.
@@ -112,7 +137,7 @@ def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, .
     missing = [name for name in names if name not in header]
     if missing:
         raise DataError(
-            f"data.groups: {manifest} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found:"
+            f"{key}: {manifest} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found:"
             f" {', '.join(header)}"
         )
     path, places = header.index("path"), [header.index(name) for name in names]
@@ -121,6 +146,41 @@ def read_columns(manifest: Path, names: Sequence[str]) -> dict[str, tuple[str, .
         for _, cells in rows
         if len(cells) == len(header)
     }
+
+
+def read_csv(path: Path, named: str = "data.manifest") -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Header and rows with their lines. All cells are text: a class named 01 or NA stays what it is.
+
+    Args:
+        path: of the file.
+        named: what errors call it.
+
+    Raises:
+        DataError: it is no CSV, or has no rows.
+    """
+    rows: list[tuple[str, list[str]]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            before = 0
+            for cells in reader:
+                if cells:
+                    rows.append((f"line {before + 1}", cells))
+                before = reader.line_num
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{named}: {path} is neither CSV nor Parquet ({error})") from error
+    if not rows:
+        raise DataError(f"{named}: {path} has no rows")
+    return [name.strip() for name in rows[0][1]], rows[1:]
+
+
+def _labelled(source: Path | str, origin: Origin, archives: Archives) -> list[Candidate]:
+    """Images with truth: of an archive or URL, of folders by class, or of folders with masks."""
+    if not isinstance(source, Path) or source.is_file():
+        return _of_files(source, origin, archives)
+    if archives.masks and not any(is_archive(entry.name) for entry in visible(str(source))):
+        return find_pairs(source, origin)
+    return _by_class(source, origin, archives)
 
 
 def _by_class(folder: Path, origin: Origin, archives: Archives) -> list[Candidate]:
@@ -200,10 +260,11 @@ def _local(path: str) -> File:
     return File(path, status.st_size, status.st_mtime_ns)
 
 
-def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
+def _from_manifest(path: Path, *, masks: bool, otherwise: str = "") -> list[Candidate]:
+    """Images of a manifest; `otherwise` is the split of all of them where it has no such column."""
     header, rows = _read(path)
     truth = "mask" if masks else "label"
-    missing = [column for column in ("path", truth, "split") if column not in header]
+    missing = [column for column in ("path", truth, *(() if otherwise else ("split",))) if column not in header]
     if missing:
         raise DataError(
             f"data.manifest: {path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found:"
@@ -217,7 +278,7 @@ def _from_manifest(path: Path, *, masks: bool) -> list[Candidate]:
             problems.append(f"{where}: {len(cells)} cells, expected {len(header)} ({', '.join(header)})")
             continue
         row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-        named = row["split"].lower()
+        named = row.get("split", otherwise).lower()
         split, known, group = _SPLITS.get(named), row[truth] or None, row.get("group") or None
         shown = (row.get("labelled") or row.get("labeled") or "1").lower()
         if split is None:
@@ -256,28 +317,10 @@ def _address(manifest: Path, cell: str) -> str:
 
 def _read(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]]]:
     """Header, in which images have the column `path`, and rows with where they are."""
-    header, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    header, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
     if "path" not in header:
         header = ["path" if column == "image" else column for column in header]
     return header, rows
-
-
-def _read_csv(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]]]:
-    """Header and rows with their lines. All cells are text: a class named 01 or NA stays what it is."""
-    rows: list[tuple[str, list[str]]] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            before = 0
-            for cells in reader:
-                if cells:
-                    rows.append((f"line {before + 1}", cells))
-                before = reader.line_num
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"data.manifest: {path} is neither CSV nor Parquet ({error})") from error
-    if not rows:
-        raise DataError(f"data.manifest: {path} has no rows")
-    return [name.strip() for name in rows[0][1]], rows[1:]
 
 
 def _read_parquet(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]]]:
@@ -287,9 +330,9 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterable[tuple[str, list[str]]
 
     try:
         table = pyarrow.parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        columns = [[_text(value) for value in column.to_pylist()] for column in table.columns]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"data.manifest: {path} is not Parquet ({error})") from error
-    columns = [[_text(value) for value in column.to_pylist()] for column in table.columns]
     rows = zip(*columns, strict=True)
     return list(table.column_names), ((f"row {number}", list(cells)) for number, cells in enumerate(rows, start=1))
 

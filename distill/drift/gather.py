@@ -22,7 +22,7 @@ from distill.core.files import sha256_of
 from distill.core.progress import Progress
 from distill.core.run import Run
 from distill.core.task import Task
-from distill.core.types import FloatArray, ImageRecord, Predictor
+from distill.core.types import FloatArray, ImageRecord
 from distill.data.batches import ImageCache
 from distill.data.candidate import walk
 from distill.data.decode import DecodeError, decode
@@ -32,7 +32,7 @@ from distill.drift.classes import class_shares
 from distill.drift.looks import STATISTICS, Disagreement, Looks, look
 from distill.drift.two_sample import PERMUTATIONS, Outcome, Splits, holm
 from distill.labels.leaks import find_copies
-from distill.teaching import as_labeller, build_teacher, load_fitted
+from distill.teaching import trained_teacher
 from distill.trained_student import load_student
 
 __all__ = ["FALSE_ALARMS", "Found", "gather", "part_of", "run_tests"]
@@ -118,7 +118,7 @@ def gather(
     _enough(tested, "NEW_IMAGES", " that are none of the run's own" if twice else "")
     _enough(compared, "--reference" if reference else "data", "")
 
-    labeller = _labeller(run, config, manifest) if teacher else None
+    labeller = trained_teacher(run, config, manifest.classes) if teacher else None
     resize = card["resize"]
     before = look(network, compared, cache, resize, progress, teacher=labeller, chunk=task.chunk)
     everything = look(network, new, cache, resize, progress, teacher=labeller, chunk=task.chunk)
@@ -270,13 +270,6 @@ def _independent(
 def _enough(records: Sequence[ImageRecord], where: str, which: str) -> None:
     if len(records) < FEWEST:
         raise DataError(f"{where}: found {len(records)} different images{which}, expected at least {FEWEST}")
-
-
-def _labeller(run: Run, config: RunConfig, manifest: Manifest) -> Predictor:
-    run.summary("teacher")
-    teacher = build_teacher(config, manifest.classes)
-    load_fitted(teacher, config.teacher, run.folder("teacher"))
-    return as_labeller(teacher, manifest.classes, config.teacher)
 
 
 def _places(before: Looks, now: Looks) -> tuple[FloatArray, FloatArray]:

@@ -59,6 +59,7 @@ __all__ = [
     "Leak",
     "find_copies",
     "find_leaks",
+    "find_shown",
     "fingerprint",
     "fingerprint_of",
     "fingerprints",
@@ -175,9 +176,41 @@ def find_leaks(
     Returns:
         At most one leak for each photo of the pool, in the order of the pool.
     """
+    found = ((record, alike[0]) for record, alike in _compared(pool, held_out, cache, progress) if alike)
+    members = ((record, held_out[one.member], one.distance) for record, one in found)
+    return [Leak(record.id, of.id, of.split, distance) for record, of, distance in members]
+
+
+def find_shown(
+    held_out: Sequence[ImageRecord], pool: Sequence[ImageRecord], cache: ImageCache, progress: Progress
+) -> list[Leak]:
+    """Find the held-out photos that a photo of the pool shows: `find_leaks` the other way round.
+
+    Args:
+        held_out: photos to be judged by.
+        pool: photos of other splits, that were trained on or chosen by.
+        cache: gives the images.
+        progress: told of each photo.
+
+    Returns:
+        At most one leak for each held-out photo, in their order; `of` and `split` are those of the pool's photo of the
+        nearest hash.
+    """
+    nearest: dict[int, Leak] = {}
+    for record, alike in _compared(pool, held_out, cache, progress):
+        for one in alike:
+            before = nearest.get(one.member)
+            if before is None or one.distance < before.distance:
+                nearest[one.member] = Leak(held_out[one.member].id, record.id, record.split, one.distance)
+    return [nearest[place] for place in sorted(nearest)]
+
+
+def _compared(
+    pool: Sequence[ImageRecord], held_out: Sequence[ImageRecord], cache: ImageCache, progress: Progress
+) -> Iterator[tuple[ImageRecord, list[Alike]]]:
+    """Each photo of the pool with the held-out photos of other splits that show the same."""
     if not pool or not held_out:
-        return []
-    leaks: list[Leak] = []
+        return
     splits = {split: number for number, split in enumerate(SPLITS)}
     with ThreadPoolExecutor() as threads, progress.task("looking for leaks", len(held_out) + len(pool)) as task:
 
@@ -193,11 +226,7 @@ def find_leaks(
         following = iter(pool)
         for chunk in prints(pool):
             records = [next(following) for _ in chunk]
-            for record, alike in zip(records, gallery.alike(chunk, [splits[r.split] for r in records]), strict=True):
-                if alike:
-                    of = held_out[alike[0].member]
-                    leaks.append(Leak(record.id, of.id, of.split, alike[0].distance))
-    return leaks
+            yield from zip(records, gallery.alike(chunk, [splits[r.split] for r in records]), strict=True)
 
 
 def find_copies(records: Sequence[ImageRecord], cache: ImageCache, progress: Progress) -> list[int]:

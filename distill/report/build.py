@@ -21,10 +21,10 @@ from distill.data.decode import DecodeError, decode
 from distill.data.groups import find_groups
 from distill.data.manifest import Manifest
 from distill.data.views import fixed_view, render
-from distill.report.golden import group_rows, kept_promises
+from distill.report.golden import group_rows, kept_promises, second_opinion
 from distill.report.masks import draw_masks
 from distill.report.page import render as render_page
-from distill.report.rows import class_scores, file_row, phone_rows, simple_row, trained_row, validated
+from distill.report.rows import class_scores, file_row, person_row, phone_rows, simple_row, trained_row, validated
 from distill.tasks._mask_answers import MaskAnswers
 from distill.tasks.classification import LabelAnswers
 
@@ -57,6 +57,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
     scores = {name: summaries[stage]["scores"][split] for name, stage in MADE_BY.items() if name in said}
     scores |= {best: main["scores"][split]} if main else {}
     groups = find_groups(config.data, manifest.of(split, labelled=True))
+    second = second_opinion(config.data, manifest.of(split, labelled=True), task)
     gain = task.difference(said["student"], said["control"]) if "control" in said else None
     document: dict[str, Any] = {
         "format": 3,
@@ -74,6 +75,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
                 for stage in ("baseline", "student")
                 for name, summary in summaries[stage]["simple"].items()
             ),
+            *([person_row(f"column {config.data.second}", task.score(second), metric)] if second else ()),
             *(trained_row(name, summaries[stage], split, metric) for name, stage in MADE_BY.items()),
             *(file_row(file, timed["rows"], split, metric) for file in files),
         ],

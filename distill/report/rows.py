@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from distill.core.task import Metric
+from distill.core.task import Metric, Score
 
-__all__ = ["class_scores", "file_row", "phone_rows", "simple_row", "trained_row", "validated"]
+__all__ = ["class_scores", "file_row", "person_row", "phone_rows", "simple_row", "trained_row", "validated"]
 
 _UNKNOWN: Final = dict.fromkeys(
     ("bytes", "parameters", "score", "images", "latency", "agreement", "max_difference", "drop", "partitions")
@@ -82,6 +82,12 @@ def simple_row(name: str, summary: Mapping[str, Any], split: str, metric: Metric
     row: dict[str, Any] = {**_UNKNOWN, "name": name, "detail": summary["detail"], "runtime": "baseline"}
     row |= _scored(summary["scores"][split], metric)
     return {**row, "status": "ok", "reason": ""}
+
+
+def person_row(detail: str, score: Score, metric: Metric) -> dict[str, Any]:
+    """How far a second person agrees with the truth; of the images that this person was asked about."""
+    row: dict[str, Any] = {**_UNKNOWN, "name": "second annotator", "detail": detail, "runtime": "person"}
+    return {**row, **_scored(score.as_dict(), metric), "status": "ok", "reason": ""}
 
 
 def file_row(file: Mapping[str, Any], timed: Sequence[Mapping[str, Any]], split: str, metric: Metric) -> dict[str, Any]:

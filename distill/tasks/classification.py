@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Classification", "Config", "LabelAnswers", "LabelScore", "build"]
 
 
+_LEAST = 1e-7  # probability of what is not said
+
+
 class Config(Settings):
     """Classification has no settings of its own."""
 
@@ -62,6 +65,7 @@ class Classification(Task):
     metric = Metric("accuracy", "accuracy")
     figures = FIGURES
     figures_of_classes = FIGURES_OF_CLASSES
+    figures_of_confidence = frozenset({"top5", "roc_auc", "pr_auc", "calibration_error"})
     chunk = 1 << 20  # answers are a few numbers each
     by_pixel = False
 
@@ -80,6 +84,10 @@ class Classification(Task):
         if logits.ndim != 2:
             raise TeacherError(f"answers are {list(logits.shape)}, of pixels; expected [N, C], of images")
         return LabelAnswers(tuple(r.id for r in records), logits, self.truth([r.label for r in records]))
+
+    def examine_hard(self, records: Sequence[ImageRecord], said: Sequence[Any], resize: Resize) -> LabelAnswers:
+        certain = np.eye(len(self.class_names))[np.asarray(said, np.int64)]
+        return self.examine(records, np.log(np.maximum(certain, _LEAST)).astype(np.float32), resize)
 
     def joined(self, parts: Sequence[Answers]) -> LabelAnswers:
         known = [_known(part) for part in parts]

@@ -18,7 +18,7 @@ from distill.core.task import Answers, Interval, Metric, Parity, Profile, Score,
 from distill.core.types import FloatArray, ImageRecord, Predictor
 from distill.data.mask_file import read_mask
 from distill.data.views import fixed_view
-from distill.tasks._mask_answers import MaskAnswers, look
+from distill.tasks._mask_answers import MaskAnswers, look, look_at_mask
 from distill.tasks._mask_figures import FIGURES, FIGURES_OF_CLASSES, f_scores, iou, miou, profile, right, sums_of
 from distill.tasks._sums import mean_of_known
 
@@ -78,6 +78,7 @@ class Segmentation(Task):
     metric = Metric("miou", "mIoU")
     figures = FIGURES
     figures_of_classes = FIGURES_OF_CLASSES
+    figures_of_confidence = frozenset({"calibration_error"})
     chunk = 32  # answers of 257x257 cells and 21 classes take 6 MB an image
     by_pixel = True
 
@@ -98,9 +99,15 @@ class Segmentation(Task):
         for record, answer in zip(records, logits, strict=True):
             if not np.isfinite(answer).all():
                 raise UserError(f"{record.path}: the answer has values that are no finite numbers, expected logits")
-            view = fixed_view(record.width, record.height, resize)
-            box = np.s_[view.top : view.top + view.height, view.left : view.left + view.width]
-            looks.append(look(answer, self._truth(record)[box]))
+            looks.append(look(answer, self._truth(record)[_shown(record, resize)]))
+        return MaskAnswers.of([record.id for record in records], looks)
+
+    def examine_hard(self, records: Sequence[ImageRecord], said: Sequence[Any], resize: Resize) -> MaskAnswers:
+        looks = []
+        for record, mask in zip(records, said, strict=True):
+            truth, box = self._truth(record), _shown(record, resize)
+            cut = mask[box] if mask.shape == truth.shape else mask
+            looks.append(look_at_mask(cut, truth[box], len(self.class_names)))
         return MaskAnswers.of([record.id for record in records], looks)
 
     def _truth(self, record: ImageRecord) -> _Mask:
@@ -305,6 +312,12 @@ def _grid(size: int, stride: int) -> Grid:
     if size % stride:
         raise UserError(f"target_stride: {stride} does not divide the side of {size} pixels")
     return Grid(size, size // stride)
+
+
+def _shown(record: ImageRecord, resize: Resize) -> tuple[slice, slice]:
+    """Rows and columns of the fixed view."""
+    view = fixed_view(record.width, record.height, resize)
+    return slice(view.top, view.top + view.height), slice(view.left, view.left + view.width)
 
 
 def _reaching(histogram: npt.NDArray[np.int64], precision: float) -> float:

@@ -18,7 +18,10 @@ from distill.audit.columns import COLUMNS, FLAGS
 from distill.audit.document import Document
 from distill.audit.findings import of_masks
 from distill.cli import app
+from distill.core.files import sha256_of
+from distill.core.run import Run
 from distill.data.manifest import Manifest
+from distill.review.journal import Journal
 from distill.tasks._label_answers import LabelAnswers
 
 from .conftest import Audit, photo, save
@@ -99,6 +102,23 @@ def test_the_same_bytes_under_two_labels_are_an_error(audit: Audit, photos: Path
     found = audit(photos)
     assert found.code == 3
     assert pairs(found.finding("label_conflict")) == {("also.png", "1.png")}
+
+
+def test_what_a_review_corrected_is_audited(audit: Audit, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "teacher.yaml").write_text(
+        "data: {labeled: photos/train, validation: photos/val, test: photos/test}\noutput: runs/mine\n"
+        "teacher: {timm: test_resnet, pretrained: false}\nstudent: {timm: test_resnet, pretrained: false}\n"
+    )
+    Run.create(tmp_path / "runs/mine")
+    first = audit("teacher.yaml").document["splits"]["train"]["by_class"]
+    images = [sha256_of(photos / "train/cat" / f"{number}.png") for number in (1, 2)]
+    journal = Journal(tmp_path / "runs/mine/review", ["cat", "dog"])
+    said = ({"action": "label", "label": "dog"}, {"action": "reject"})
+    journal.append([{"user": "ann", "key": i[:8], "image": i, **what} for i, what in zip(images, said, strict=True)])
+    journal.close()
+    found = audit("teacher.yaml").document
+    assert first == {"cat": 12, "dog": 12} and found["splits"]["train"]["by_class"] == {"cat": 10, "dog": 13}
+    assert found["left_out"] == {"rejected in a review": 1}
 
 
 def test_near_copies_of_one_split(audit: Audit, photos: Path) -> None:

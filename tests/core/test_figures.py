@@ -15,7 +15,7 @@ from distill.core.errors import DataError
 from distill.core.task import Profile
 from distill.core.types import ImageRecord, softmax
 from distill.data.groups import find_groups
-from distill.report.golden import check_promises, group_rows, kept_promises
+from distill.report.golden import check_promises, group_rows, kept_promises, second_opinion
 from distill.tasks._mask_answers import MaskAnswers, look
 from distill.tasks.classification import Classification, LabelAnswers
 from distill.tasks.segmentation import Segmentation
@@ -157,6 +157,21 @@ def test_groups_by_sub_folders(tmp_path: Path) -> None:
     assert found == {"night": [0], "night/b": [2]}
     with pytest.raises(DataError, match=r"found light, columns of a manifest, .* expected folder, for sub-folders"):
         find_groups(data(groups=["light"], test=tmp_path / "test"), records)
+
+
+def test_a_second_opinion_that_cannot_be_used(tmp_path: Path, task: Classification) -> None:
+    records, manifest = [record(tmp_path / f"{n}.jpg", n) for n in range(3)], tmp_path / "index.csv"
+    manifest.write_text("path,label,split,bob,eve\n0.jpg,a,test,axe,\n1.jpg,a,test,,\n2.jpg,a,test,ox,\n")
+    assert second_opinion(data(manifest=manifest, second=None), records, task) is None
+    for column, sentence in (
+        ("bob", r"data\.second: cells of bob are none of .*\n  .*0\.jpg: 'axe'\n  .*2\.jpg: 'ox'"),
+        ("eve", r"data\.second: .*index\.csv says nothing about 3 test images in eve"),
+        ("amy", r"data\.second: .*index\.csv lacks the column amy; found: path"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            second_opinion(data(manifest=manifest, second=column), records, task)
+    with pytest.raises(DataError, match=r"found bob, a column of a manifest, but there is no data\.manifest"):
+        second_opinion(data(second="bob"), records, task)
 
 
 def test_groups_are_scored_each_for_itself(task: Classification) -> None:

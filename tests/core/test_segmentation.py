@@ -99,6 +99,25 @@ def test_a_class_that_is_only_answered_counts_and_one_that_is_nowhere_does_not(
     assert score.miou.value == pytest.approx(0.75 / 2)
 
 
+def test_a_mask_is_judged_as_sure_answers_are(task: Segmentation, record: Record) -> None:
+    rng = np.random.default_rng(4)
+    truth, said = rng.integers(0, 3, (2, 24, 30)).astype(np.uint8)
+    truth[:2] = IGNORED
+    image = record(truth)
+    hard, sure = task.examine_hard([image], [said], "squash"), task.examine([image], logits_of(said, 50.0), "squash")
+    assert np.array_equal(hard.counts, sure.counts) and np.array_equal(hard.boundary, sure.boundary)
+    assert np.array_equal(hard.mask(0), said)
+    half_said = np.where(np.arange(30) < 15, said, IGNORED).astype(np.uint8)
+    half_truth = np.where(np.arange(30) < 15, truth, IGNORED).astype(np.uint8)
+    open_, judged = (
+        task.examine_hard([image], [half_said], "squash"),
+        task.examine([record(half_truth)], logits_of(said), "squash"),
+    )
+    assert np.array_equal(open_.counts, judged.counts)
+    square = task.examine_hard([image], [said], "center_crop")
+    assert np.array_equal(square.counts, task.examine_hard([image], [said[:, 3:27]], "center_crop").counts)
+
+
 def test_everything_right_and_everything_wrong(task: Segmentation, record: Record) -> None:
     truth = blobs(0, (16, 16))
     right = score_of(task, record, (truth, truth))

@@ -265,3 +265,19 @@ def test_copies_of_real_photos(
     original = {copy.id: record.id for copy, record in zip(pool, chosen, strict=True)}
     assert sum(leak.of == original[leak.image] for leak in found) >= least
     assert all(leak.of == original[leak.image] for leak in found)
+
+
+def test_held_out_photos_that_were_shown(tmp_path: Path, progress: Progress) -> None:
+    """Two copies of one training photo are both found, which `find_leaks` the other way round would not."""
+
+    def written(image: Image.Image, name: str, split: Split) -> ImageRecord:
+        path = tmp_path / f"{name}.png"
+        image.save(path)
+        return ImageRecord(sha256_of(path), str(path), *image.size, split, "cat")
+
+    pool = [written(photo(number), f"train{number}", "train") for number in range(3)]
+    copies = [half(photo(1)), ImageOps.mirror(photo(1)), photo(7)]
+    held_out = [written(image, f"test{number}", "test") for number, image in enumerate(copies)]
+    found = leaks.find_shown(held_out, pool, ImageCache(100), progress)
+    assert [(leak.image, leak.of, leak.split) for leak in found] == [(r.id, pool[1].id, "train") for r in held_out[:2]]
+    assert leaks.find_shown([], pool, ImageCache(100), progress) == []

@@ -98,7 +98,12 @@ def write_run(root: Path, task: Task, said: dict[str, Answers], split: str) -> R
 
 def config(task: str = "segmentation", **gates: float) -> Any:
     data = SimpleNamespace(
-        unlabeled=[Path("/mine/images/unlabeled")], resize="squash", max_megapixels=100, groups=[], manifest=None
+        unlabeled=[Path("/mine/images/unlabeled")],
+        resize="squash",
+        max_megapixels=100,
+        groups=[],
+        manifest=None,
+        second=None,
     )
     return SimpleNamespace(task=task, data=data, gates=Gates(**gates))
 
@@ -125,6 +130,25 @@ def test_classification_in_its_own_figures(tmp_path: Path, monkeypatch: pytest.M
     assert "demonstration" in notes[0]
     assert "The student is no better than class frequencies: what did training bring?" in notes
     assert document["teacher_validation"]["details"] == {"balanced over classes": 1.0, "guessing gives": 1.0}
+
+
+def test_a_second_annotator_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [replace(r, label="cup", mask=None) for r in photographed(tmp_path, 6)]
+    monkeypatch.setattr(Manifest, "load", lambda _: Images(records, THINGS))
+    task, logits = Classification(THINGS), np.tile(np.float32([0, 1, 0, 0]), (6, 1))
+    said: dict[str, Answers] = {name: task.examine(records, logits, "squash") for name in ("teacher", "student")}
+    run = write_run(tmp_path / "run", task, said, "test")
+    asked = config("classification")
+    asked.data.second, asked.data.manifest = "bob", tmp_path / "index.csv"
+    lines = [f"{r.path},cup,test,{'' if n == 5 else 'plate' if n == 0 else 'cup'}" for n, r in enumerate(records)]
+    asked.data.manifest.write_text("\n".join(["path,label,split,bob", *lines]))
+    rows = {row["name"]: row for row in write_report(run, asked)["rows"]}
+    found = rows["second annotator"]
+    assert found["images"] == 5 and found["runtime"] == "person" and found["detail"] == "column bob"
+    assert found["score"]["value"] == pytest.approx(4 / 5) and 0.3 < found["score"]["low"] < 0.8
+    assert list(rows).index("second annotator") < list(rows).index("teacher")
+    assert "second annotator" in (run.root / "report.html").read_text()
+    assert "second annotator" not in {row["name"] for row in write_report(run, config("classification"))["rows"]}
 
 
 def test_segmentation_in_its_own_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Other test sets, and other people's predictions: `distill eval` and `distill score`."""
