@@ -141,6 +141,13 @@ class Run:
         document |= {"finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": round(seconds, 2)}
         write_json(self.folder(stage) / "stage.json", {**document, "summary": summary})
 
+    def fingerprint(self, stage: str) -> str | None:
+        """Of a finished stage: what it depends on. None where it is not finished."""
+        try:
+            return str(read_json(self.folder(stage) / "stage.json")["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def summary(self, stage: str) -> dict[str, Any]:
         """Summary of a finished stage.
 
