@@ -1,6 +1,6 @@
 """The report in headless Chromium: on a desk, on a phone, on paper, without a script.
 
-With REPORT_DOCS=CLASSIFIER:SEGMENTER, two folders of finished runs, the pictures of docs/report.md are made of these.
+With REPORT_DOCS=RUN, a finished run whose answers are labels, the pictures of docs/report.md are made of it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from PIL import Image
 from distill.report.page import render
 
 DOCS = os.environ.get("REPORT_DOCS", "")
-SHOWN = {"report": "perturbation", "segmented": "masks"}
-"""The part of which there is a second picture, by fixture."""
+SHOWN = {"report": ("perturbation", "mistakes"), "segmented": ("masks",)}
+"""Parts of which there are pictures besides that of the first screen, by fixture."""
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,13 @@ def test_fits_a_desk_a_phone_and_paper(
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text(render(request.getfixturevalue(task), pictures), encoding="utf-8")
-    if DOCS:
-        path = Path(DOCS.split(":")[task == "segmented"]).resolve() / "report.html"
+    docs = task == "report" and DOCS
+    if docs:
+        path = Path(docs).resolve() / "report.html"
+    folder = Path(__file__).parents[2] / "docs/images" if docs else tmp_path
     for name, width, height in (("desktop", 1280, 900), ("phone", 375, 812)):
         shape = {"width": width, "height": height}
-        page = browser.new_page(viewport=shape, java_script_enabled=True, color_scheme="light")
+        page = browser.new_page(viewport=shape, color_scheme="light")
         said: list[str] = []
         page.on("console", lambda message, said=said: said.append(message.text))
         page.goto(path.as_uri())
@@ -57,9 +59,10 @@ def test_fits_a_desk_a_phone_and_paper(
         page.wait_for_function("[...document.images].every(image => image.complete)")
         assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
         assert said == []
-        keep(page, task, "first", name, tmp_path)
-        page.evaluate(f"document.getElementById('{SHOWN[task]}').scrollIntoView()")
-        keep(page, task, SHOWN[task], name, tmp_path)
+        keep(page, folder / f"report-first-{name}.png")
+        for part in SHOWN[task]:
+            page.evaluate(f"document.getElementById('{part}').scrollIntoView()")
+            keep(page, folder / f"report-{part}-{name}.png")
         page.close()
     page = browser.new_page(viewport={"width": 718, "height": 1000})  # A4 less its margins
     page.goto(path.as_uri())
@@ -71,10 +74,8 @@ def test_fits_a_desk_a_phone_and_paper(
     page.close()
 
 
-def keep(page: Any, task: str, part: str, name: str, tmp_path: Path) -> None:
+def keep(page: Any, path: Path) -> None:
     """A screenshot of what is seen, in 256 colours."""
-    folder = Path(__file__).parents[2] / "docs/images" if DOCS else tmp_path
-    path = folder / f"report-{'masks-' if task == 'segmented' and part == 'first' else ''}{part}-{name}.png"
     page.screenshot(path=path)
     with Image.open(path) as picture:
         assert np.asarray(picture.convert("L")).std() > 10

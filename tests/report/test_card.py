@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
-
 from distill.report.card import render
 
 ASKED = "**To be filled in by you:**"
@@ -75,16 +73,16 @@ def test_segmentation_in_its_own_figures(segmented: dict[str, Any]) -> None:
     assert "mIoU" in card and "accuracy on" not in card.partition("## Promises")[2].partition("## Limits")[0]
 
 
-@pytest.mark.parametrize("name", ["<img src=x onerror=alert(1)>", "a|b", "**x**\n# y", "[a](javascript:b)", "`x`\x1b"])
-def test_hostile_names_stay_text(report: dict[str, Any], name: str) -> None:
+def test_hostile_names_stay_text(report: dict[str, Any]) -> None:
     plain = render(report).count("\n")
-    report["run"] = report["classes"][0] = report["rows"][3]["name"] = report["model"]["file"] = name
-    report["environment"]["cpu"] = report["notes"][0] = name
-    card = render(report)
-    assert card.count("\n") == plain
-    assert "\x1b" not in card
-    outside = re.sub(r"`[^`\n]*`", "", card)  # inside of code nothing is markup
-    for mark in ("<img", "**x", "[a]", "\n# y"):
-        assert not re.search(rf"(?<!\\){re.escape(mark)}", outside)
-    for table in re.findall(r"(?:^\|.*\n)+", card, flags=re.MULTILINE):
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+    for name in ("<img src=x onerror=alert(1)>", "a|b", "**x**\n# y", "[a](javascript:b)", "`x`\x1b"):
+        report["run"] = report["classes"][0] = report["rows"][3]["name"] = report["model"]["file"] = name
+        report["environment"]["cpu"] = report["notes"][0] = name
+        card = render(report)
+        assert card.count("\n") == plain
+        assert "\x1b" not in card
+        outside = re.sub(r"`[^`\n]*`", "", card)  # inside of code nothing is markup
+        for mark in ("<img", "**x", "[a]", "\n# y"):
+            assert not re.search(rf"(?<!\\){re.escape(mark)}", outside)
+        for table in re.findall(r"(?:^\|.*\n)+", card, flags=re.MULTILINE):
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
