@@ -231,14 +231,14 @@ def ls(what: Annotated[_Listed, typer.Argument(metavar="KIND", help="|".join(k.v
 
 @app.command("report")
 def report(run: _Run = None) -> None:
-    """Print the comparison table of a finished run and where its report is."""
+    """Print the comparison table of a finished run and where its report is, with what was audited or measured since."""
 
     def work() -> None:
         from rich.console import Console
 
         folder = _open_run(run)
         folder.summary("report")
-        _add_phone(folder)
+        _refresh(folder)
         _print_result(folder.root, Console(), finished=True)
 
     _end(work)
@@ -800,10 +800,11 @@ def _print_plan(settings: object, console: object, *, measured: bool = False) ->
         console.print(f"about {total} on this machine as busy as it is now", highlight=False)
 
 
-def _add_phone(run: Run) -> None:
-    """Write the report again where a phone was asked since."""
-    phone, report = run.folder("benchmark") / "benchmark-adb.json", run.root / "report.json"
-    if phone.exists() and report.exists() and phone.stat().st_mtime > report.stat().st_mtime:
+def _refresh(run: Run) -> None:
+    """Write the report again where something that it shows came since: a phone's times, an audit, curves."""
+    from distill.report.extras import behind
+
+    if behind(run):
         from distill.config_file import load_config
         from distill.report.build import write_report
 
@@ -834,6 +835,7 @@ def _print_result(folder: Path, console: object, *, finished: bool) -> None:
     from distill.report.table import comparison_table
 
     console.print(comparison_table(read_json(document)))
-    for name, path in (("report", folder / "report.html"), ("model", folder / "export" / "student.int8.tflite")):
+    made = {"report": "report.html", "card": "report.md", "model": "export/student.int8.tflite"}
+    for name, path in ((name, folder / file) for name, file in made.items()):
         if path.exists():
             console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -45,15 +45,17 @@ def look(work: Work) -> dict[str, Any]:
     """Draw the first layer's filters, and, of labels, what the worst mistakes were made of.
 
     Returns:
-        The document of `looking/looking.json`: `filters` (picture, layer, shape) and `mistakes` (picture, path, truth,
-        answer, confidence; the picture has the photo, the heat map of the answer and that of the truth side by side).
+        The document of `looking/looking.json`: `made_from`, `filters` (picture, layer, shape) and `mistakes` (picture,
+        path, truth, answer, confidence; the picture has the photo, the heat map of the answer and that of the truth
+        side by side).
 
     Raises:
         RunFolderError: the student is not finished.
     """
     folder = work.run.root / "looking"
     network, _ = load_student(work.run)
-    document: dict[str, Any] = {"format": 1, "filters": _filters(network, folder), "mistakes": []}
+    document: dict[str, Any] = {"format": 1, "made_from": _made_from(work, "student")}
+    document |= {"filters": _filters(network, folder), "mistakes": []}
     manifest = work.manifest()
     task = work.task(manifest)
     if not task.by_pixel:
@@ -70,9 +72,9 @@ def perturb(work: Work, count: int) -> dict[str, Any]:
         count: images at most.
 
     Returns:
-        The document of `looking/perturbation.json`: `split`, `images`, `metric`, `kinds` (unit and levels) and
-        `curves`, for each predictor rows of kind, level, score (value, low, high) and nll; `none` is the photos as they
-        are. Pictures: `perturbation-examples.png`, a row a kind, from mild to hard.
+        The document of `looking/perturbation.json`: `made_from`, `split`, `images`, `metric`, `kinds` (unit and levels)
+        and `curves`, for each predictor rows of kind, level, score (value, low, high) and nll; `none` is the photos as
+        they are. Pictures: `perturbation-examples.png`, a row a kind, from mild to hard.
     """
     config, manifest, cache, folder = work.config, work.manifest(), work.cache(), work.run.root / "looking"
     task = work.task(manifest)
@@ -94,6 +96,7 @@ def perturb(work: Work, count: int) -> dict[str, Any]:
     _examples(folder, task, [records[0]], work)
     document = {
         "format": 1,
+        "made_from": _made_from(work, "teacher", "student", "export"),
         "split": split,
         "images": len(records),
         "metric": task.metric._asdict(),
@@ -119,6 +122,12 @@ def describe(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield table
     yield "; ".join(f"{kind}: {levels['unit']}" for kind, levels in document["kinds"].items())
     yield f"{document['metric']['title']} on {document['images']} {document['split']} images, %, with 95 % intervals"
+
+
+def _made_from(work: Work, *stages: str) -> dict[str, str]:
+    """Fingerprints of what was looked at, by which a reader knows that it is of these files and no earlier ones."""
+    found = {stage: work.run.fingerprint(stage) for stage in stages}
+    return {stage: fingerprint for stage, fingerprint in found.items() if fingerprint is not None}
 
 
 def _filters(network: Network, folder: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ __all__ = ["log_run"]
 
 _FOLDER = "distill.folder"
 _REPORT = "distill.report"
-_FILES = ("config.yaml", "environment.json", "metrics.jsonl", "report.json", "report.html")
+_FILES = ("config.yaml", "environment.json", "metrics.jsonl", "report.json", "report.html", "report.md")
 _ARTIFACTS = ("*.tflite", "*.onnx", "*.json")
 _LONGEST = 6000  # characters of a parameter, as MLflow allows
 _AT_ONCE = 100  # parameters

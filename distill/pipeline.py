@@ -55,7 +55,7 @@ _VERSIONS: dict[StageName, int] = {
     "baseline": 5,
     "export": 6,
     "benchmark": 2,
-    "report": 3,
+    "report": 4,
 }
 
 _NEEDS: dict[StageName, tuple[StageName, ...]] = {
@@ -77,7 +77,7 @@ PURPOSE: dict[StageName, str] = {
     "baseline": "train the control: the same student on the labelled images alone",
     "export": "write each file, open it in another process, compare and score it",
     "benchmark": "time the files on this CPU in interleaved rounds",
-    "report": "gather all numbers into report.json and report.html",
+    "report": "gather all numbers into report.json, report.html and report.md",
 }
 
 

@@ -432,7 +432,7 @@ def benchmark(work: Work) -> dict[str, Any]:
 
 
 def report(work: Work) -> dict[str, Any]:
-    """Gather all numbers into report.json and draw report.html."""
+    """Gather all numbers into report.json, draw report.html, write the model card report.md."""
     from distill.report.build import write_report
 
     document = write_report(work.run, work.config)

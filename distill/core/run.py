@@ -183,30 +183,26 @@ class Run:
         document |= {"finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": round(seconds, 2)}
         write_json(self.folder(stage) / "stage.json", {**document, "summary": summary})
 
+    def fingerprint(self, stage: str) -> str | None:
+        """Of a finished stage: what it depends on. None where it is not finished."""
+        try:
+            return str(read_json(self.folder(stage) / "stage.json")["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def summary(self, stage: str) -> dict[str, Any]:
         """Summary of a finished stage.
 
         Raises:
             RunFolderError: it is not finished.
         """
-        summary: dict[str, Any] = self._finished(stage, "summary")
-        return summary
-
-    def fingerprint(self, stage: str) -> str:
-        """Of all that a finished stage depends on.
-
-        Raises:
-            RunFolderError: it is not finished.
-        """
-        return str(self._finished(stage, "fingerprint"))
-
-    def _finished(self, stage: str, key: str) -> Any:
         try:
-            return read_json(self.folder(stage) / "stage.json")[key]
+            summary: dict[str, Any] = read_json(self.folder(stage) / "stage.json")["summary"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(
                 f"{self.root}: the stage {stage} is not finished; `distill run` goes on with it"
             ) from error
+        return summary
 
 
 def locks_held() -> tuple[int, ...]:

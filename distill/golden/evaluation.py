@@ -81,12 +81,12 @@ def evaluate_on(
 def _predictors(work: Work) -> dict[str, str]:
     """What a run has, in the order of its table, each with a fingerprint of what made it."""
     run = work.run
-    found = {
-        name: run.fingerprint(stage)
-        for name, stage in MADE_BY.items()
-        if (run.folder(stage) / "stage.json").exists() and "absent" not in run.summary(stage)
-    }
     run.summary("student")  # without it there is nothing to ask
+    found = {
+        name: known
+        for name, stage in MADE_BY.items()
+        if (known := run.fingerprint(stage)) is not None and "absent" not in run.summary(stage)
+    }
     made = [read_json(path) for path in run.folder("export").glob("student.*.json")]
     files = {manifest["name"]: manifest["sha256"] for manifest in made if "sha256" in manifest}  # else rejected
     return found | {name: files[name] for name in get_args(ArtifactName) if name in files}

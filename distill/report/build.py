@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from distill import __version__
@@ -16,26 +14,28 @@ from distill.core.files import read_json, write_json, write_text
 from distill.core.metrics_log import MetricsLog
 from distill.core.run import MADE_BY, Run
 from distill.core.task import Answers, Metric, Task
-from distill.core.types import Split, softmax
-from distill.data.decode import DecodeError, decode
+from distill.core.types import Split
 from distill.data.groups import find_groups
 from distill.data.manifest import Manifest
-from distill.data.views import fixed_view, render
+from distill.report import extras
+from distill.report.card import render as render_card
 from distill.report.golden import group_rows, kept_promises, second_opinion
+from distill.report.labels import draw_disagreements, draw_mistakes
 from distill.report.masks import draw_masks
 from distill.report.page import render as render_page
+from distill.report.pictures import copy_of, fitting
 from distill.report.rows import class_scores, file_row, person_row, phone_rows, simple_row, trained_row, validated
 from distill.tasks._mask_answers import MaskAnswers
 from distill.tasks.classification import LabelAnswers
 
 __all__ = ["write_report"]
 
-_MISTAKES = 12
-_MISTAKE_PIXELS = 160
+_MODEL = ("file", "sha256", "image_size", "resize", "output", "teacher")
+"""What the card says of the file, from its manifest."""
 
 
 def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
-    """Write report.json and report.html of a run whose other stages are finished.
+    """Write report.json, report.html and the model card report.md of a run whose other stages are finished.
 
     Returns:
         The document, as written to report.json.
@@ -59,16 +59,29 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
     groups = find_groups(config.data, manifest.of(split, labelled=True))
     second = second_opinion(config.data, manifest.of(split, labelled=True), task)
     gain = task.difference(said["student"], said["control"]) if "control" in said else None
+    seen = {
+        "fed": _fed(run, pictures),
+        **_examples(manifest, config, said, best, pictures),
+        "masks": _masks(manifest, config, split, said, pictures),
+    }
+    added = {
+        "strip": extras.learnt(run, summaries["student"]["training"].get("best_epoch"), pictures),
+        "perturbation": extras.perturbed(run, pictures),
+        "looking": extras.looked_at(run, pictures),
+        "audit": extras.audited(run, config.data.max_megapixels, pictures),
+        "sanity": extras.checked(run),
+    }
     document: dict[str, Any] = {
         "format": 3,
         "run": run.root.name,
+        "folder": str(run.root),
         "version": __version__,
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "task": config.task,
         "metric": metric._asdict(),
         "classes": list(manifest.classes),
         "split": split,
-        "notes": list(_notes(run, config, split, summaries, metric)),
+        "notes": [*_notes(run, config, split, summaries, metric), *extras.notes(added)],
         "rows": [
             *(
                 simple_row(name, summary, split, metric)
@@ -89,15 +102,15 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
         "figures": {**task.figures, **task.figures_of_classes},
         "groups": {"predictors": list(said), "rows": group_rows(groups, said, task)} if groups else None,
         "int8": main.get("ladder") if main else None,
+        "model": {key: main.get(key) for key in _MODEL} if main else None,
         "data": {k: v for k, v in summaries["data"].items() if not k.endswith("digest")},
         "labels": summaries["labels"],
         "teacher_validation": validated(summaries["teacher"]["scores"]["validation"], metric),
         "curves": [line for line in MetricsLog(run.root / "metrics.jsonl").read() if line["stage"] in trained],
         "confusion": {"name": best, "counts": scores[best]["confusion"]},
         "class_scores": class_scores(scores, manifest.classes),
-        "fed": _fed(run, pictures),
-        "mistakes": list(_mistakes(manifest, config, said[best], pictures)),
-        "masks": _masks(manifest, config, split, said, pictures),
+        **seen,
+        **added,
         "decisions": {
             stage: (summary.get("training") or summary["fit"])["decisions"]
             for stage, summary in summaries.items()
@@ -110,8 +123,9 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
         "config": (run.root / "config.yaml").read_text(encoding="utf-8"),
         "environment": _flat(read_json(run.root / "environment.json")),
     }
-    write_json(run.root / "report.json", document)
-    write_text(run.root / "report.html", render_page(document, pictures))
+    write_text(run.root / "report.html", render_page(document, fitting(pictures)))
+    write_text(run.root / "report.md", render_card(document))
+    write_json(run.root / "report.json", document)  # last: it says that the others are of now
     return document
 
 
@@ -172,39 +186,25 @@ def _fed(run: Run, pictures: dict[str, bytes]) -> list[dict[str, Any]]:
     folder = run.folder("student") / "fed"
     captions: list[dict[str, Any]] = read_json(folder / "fed.json")
     for caption in captions:
-        pictures[caption["picture"]] = (folder / f"{caption['picture']}.png").read_bytes()
+        drawn = copy_of(folder / f"{caption['picture']}.png")
+        if drawn is not None:
+            pictures[caption["picture"]] = drawn
     return captions
 
 
-def _mistakes(
-    manifest: Manifest, config: RunConfig, answers: Answers, pictures: dict[str, bytes]
-) -> Iterator[dict[str, Any]]:
-    """Wrong labels, the most confident first."""
-    from PIL import Image
-
-    if not isinstance(answers, LabelAnswers):
-        return
-    probabilities = softmax(answers.logits)
-    said, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = [i for i in (-confidence).argsort(kind="stable") if said[i] != answers.truth[i]]
+def _examples(
+    manifest: Manifest, config: RunConfig, said: Mapping[str, Answers], best: str, pictures: dict[str, bytes]
+) -> dict[str, Any]:
+    """Mistakes and disagreements; nothing of both where pixels are answered."""
+    shown = {name: a for name, a in said.items() if isinstance(a, LabelAnswers) and name != "control"}
+    if not shown:
+        return {"mistakes": [], "disagreements": None}
     records = {record.id: record for record in manifest.records}
-    for number, place in enumerate(wrong[:_MISTAKES]):
-        record = records[answers.ids[place]]
-        try:
-            image = decode(record.path, config.data.max_megapixels)
-        except DecodeError:  # gone since it was scored; the mistake is still worth a line
-            continue
-        seen = render(image, fixed_view(record.width, record.height, config.data.resize), _MISTAKE_PIXELS)
-        buffer = io.BytesIO()
-        Image.fromarray(seen).save(buffer, format="JPEG", quality=85)
-        pictures[f"mistake-{number}"] = buffer.getvalue()
-        yield {
-            "picture": f"mistake-{number}",
-            "path": _short(record.path),
-            "truth": manifest.classes[answers.truth[place]],
-            "answer": manifest.classes[said[place]],
-            "confidence": float(confidence[place]),
-        }
+    how = (config.data.resize, config.data.max_megapixels, pictures)
+    return {
+        "mistakes": draw_mistakes(records, manifest.classes, shown[best], *how),
+        "disagreements": draw_disagreements(records, manifest.classes, shown, *how),
+    }
 
 
 def _masks(
@@ -217,12 +217,8 @@ def _masks(
     records = manifest.of(split, labelled=True)
     drawn = draw_masks(records, manifest.classes, shown, config.data.resize, config.data.max_megapixels, pictures)
     for image in drawn["images"]:
-        image["path"] = _short(image["path"])
+        image["path"] = extras.short(image["path"])
     return drawn
-
-
-def _short(path: str) -> str:
-    return str(Path(*Path(path).parts[-3:]))
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from distill.core.overlay import IGNORED_COLOR, background, class_colors, overla
 from distill.data.decode import DecodeError, decode
 from distill.data.mask_file import read_mask
 from distill.data.views import fixed_view
+from distill.report.pictures import MASKS
 
 if TYPE_CHECKING:
     from distill.core.types import ImageRecord
@@ -27,7 +28,6 @@ __all__ = ["WRONG_COLOR", "draw_masks", "image_scores", "ranked"]
 WRONG_COLOR: Final = (215, 30, 30)
 """Of pixels that are not answered as the truth says."""
 
-_EACH = 3  # images of a group, so that the page stays small whatever the size of the test set
 _SIDE = 200  # pixels of a picture's longer side; five of them fill the width of the page
 _TINT = 0.15  # of truth, so that the photo is seen
 
@@ -115,7 +115,7 @@ def ranked(scores: npt.NDArray[np.float64]) -> Iterator[tuple[str, int]]:
         Group and place of an image; within a group the better ones first.
     """
     order = [int(place) for place in np.argsort(-scores, kind="stable") if not math.isnan(scores[place])]
-    each = max(1, min(_EACH, len(order) // 3))
+    each = max(1, min(MASKS, len(order) // 3))
     best, rest = order[:each], order[each:]
     cut = max(0, len(rest) - each)
     between, worst = rest[:cut], rest[cut:]

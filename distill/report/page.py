@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any, Final, NamedTuple
 from distill.core.overlay import IGNORED_COLOR, class_colors
 from distill.report import figures, wording
 from distill.report.masks import WRONG_COLOR
+from distill.report.pictures import GROUPS
+from distill.report.sensitivity import MARGINS, look, sensitivity_curves
 
 __all__ = ["Tile", "render"]
 
@@ -30,6 +34,7 @@ _FILTERS: Final = {
     "decimal": wording.decimal,
     "count": wording.count,
     "duration": wording.duration,
+    "trimmed": wording.trimmed,
 }
 
 
@@ -70,7 +75,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else wording.printable(value, keep="\n\t"),
     )
-    environment.filters.update(_FILTERS)
+    environment.filters.update(_FILTERS, along=_along)
     rows, classes = report["rows"], report["classes"]
     metric, counted = wording.printable(report["metric"]["title"]), _COUNTED[report["metric"]["key"]]
     drawn = {
@@ -81,7 +86,10 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         "reliability": figures.reliability(report["profile"]["reliability"]),
     }
     made = _made(rows)
-    html: str = environment.get_template("page.html.j2").render(
+    groups, worse = report["groups"], report["perturbation"]
+    html: str = environment.get_template(
+        "page.html.j2"
+    ).render(
         report=report,
         made=made,
         failed=[gate for gate in report["gates"] if not gate["holds"]],
@@ -92,6 +100,19 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         seconds=sum(stage["seconds"] for stage in report["stages"]),
         # Drawn by matplotlib, which escapes the text in it.
         figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704
+        worse=[Markup(svg) for svg in sensitivity_curves(worse["kinds"])] if worse else [],  # noqa: S704
+        lines=[{"name": one["name"], "look": look(one["name"])} for one in worse["kinds"][0]["series"]]
+        if worse
+        else [],
+        margins=MARGINS,
+        scale=_scale([row["score"] for row in rows if row["score"] and row["runtime"] != "baseline"]),
+        groups=sorted(groups["rows"], key=lambda row: (row["small"], row["scores"][-1]["value"]))[:GROUPS]
+        if groups
+        else [],
+        group_scale=_scale([score for row in groups["rows"] for score in row["scores"]] if groups else []),
+        teacher=next((row for row in rows if row["name"] == "teacher" and row["status"] == "ok"), None),
+        scored=sum(line["images"] for line in (report["disagreements"] or {"counts": ()})["counts"]),
+        place=shlex.quote(wording.printable(report["folder"])),
         counted=counted,
         details=list(dict.fromkeys(name for row in rows for name in row["details"])),
         differences=any(row["max_difference"] is not None for row in rows),
@@ -136,7 +157,22 @@ def _made(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 def _gate(gate: Mapping[str, Any]) -> dict[str, Any]:
     limit, found = wording.compared(gate["limit"], gate["found"])
-    return {**gate, "limit": limit, "found": found}
+    return {**gate, "limit": limit, "found": found, "title": wording.gate(gate["name"])}
+
+
+def _scale(scores: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """Ends of an axis that holds all of these intervals, in steps of 5 %; None of no scores."""
+    if not scores:
+        return None
+    low, high = min(score["low"] for score in scores), max(score["high"] for score in scores)
+    first, last = math.floor(20 * low), math.ceil(20 * high)
+    return {"low": first / 20, "high": max(last, first + 1) / 20}
+
+
+def _along(value: float, scale: Mapping[str, float]) -> str:
+    """A place on a whisker's axis of 120 units, with room for the dots at its ends; what lies outside is cut."""
+    share = (value - scale["low"]) / (scale["high"] - scale["low"])
+    return f"{4 + 112 * min(max(share, 0.0), 1.0):.1f}"
 
 
 def _tiles(report: Mapping[str, Any], made: Mapping[str, Any]) -> list[Tile]:
@@ -146,10 +182,15 @@ def _tiles(report: Mapping[str, Any], made: Mapping[str, Any]) -> list[Tile]:
     title = f"{wording.capitalized(report['split'])} {report['metric']['title']}"
     if score:
         detail = f"95 % interval {wording.between(score)}; {wording.count(made['images'])} images"
+        detail += _taught_by(report["rows"])
         tiles.append(Tile(title, wording.points(score["value"]), "%", detail))
     else:
         tiles.append(Tile(title, wording.NOTHING, "", "not scored"))
-    if single:
+    if on_phone := _on_phone(report, made):
+        here = f"; here {wording.milliseconds(single['p50_ms'])} ms" if single else ""
+        detail = f"p50 in the app on a phone, threads: {on_phone['threads']}{here}"
+        tiles.append(Tile("Latency", wording.milliseconds(on_phone["p50_ms"]), "ms", detail))
+    elif single:
         detail = f"p50 at 1 thread on this machine; p90 {wording.milliseconds(single['p90_ms'])} ms"
         tiles.append(Tile("Latency", wording.milliseconds(single["p50_ms"]), "ms", detail))
     else:
@@ -172,6 +213,18 @@ def _tiles(report: Mapping[str, Any], made: Mapping[str, Any]) -> list[Tile]:
         agreement = wording.points(made["agreement"])
         tiles.append(Tile("Same answer", agreement, "%", f"agreement with the student{detail}"))
     return tiles
+
+
+def _on_phone(report: Mapping[str, Any], made: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Its times in the app on one thread, where a phone was asked."""
+    rows = (report["phone"] or {"rows": ()})["rows"]
+    named = [row for row in rows if row["name"] == made["name"] and row["way"] == "app"]
+    return min(named, key=lambda row: row["threads"], default=None)
+
+
+def _taught_by(rows: Sequence[Mapping[str, Any]]) -> str:
+    score = next((row["score"] for row in rows if row["name"] == "teacher"), None)
+    return f"; the teacher {wording.percent(score['value'])}" if score else ""
 
 
 def _smaller(rows: Sequence[Mapping[str, Any]], made: Mapping[str, Any]) -> str:

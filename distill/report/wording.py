@@ -14,16 +14,25 @@ __all__ = [
     "count",
     "decimal",
     "duration",
+    "gate",
     "megabytes",
     "milliseconds",
     "percent",
     "points",
     "printable",
+    "trimmed",
 ]
 
 NOTHING = "\N{EN DASH}"
 """What stands where nothing was measured."""
 
+_GATES = {
+    "max_size_mb": "size of the int8 file in MB",
+    "min_test_accuracy": "accuracy on the test images",
+    "min_test_miou": "mIoU on the test images",
+    "max_int8_drop": "lost from the student to the int8 file",
+    "max_partitions": "partitions of the int8 file",
+}
 _MINUS = "\N{MINUS SIGN}"
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # many scripts are spelt with them
@@ -87,6 +96,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def trimmed(value: float) -> str:
+    """A setting as somebody would write it: `0.5`, `20`."""
+    return f"{value:g}".replace("-", _MINUS)
+
+
 def compared(limit: float, found: float | None) -> tuple[str, str]:
     """Limit and finding with as many digits as it takes to see that they differ.
 
@@ -99,6 +113,11 @@ def compared(limit: float, found: float | None) -> tuple[str, str]:
         if limit == found or texts[0] != texts[1]:
             break
     return texts
+
+
+def gate(name: str) -> str:
+    """What a gate is about, in words; promises say it themselves."""
+    return _GATES.get(name, name)
 
 
 def printable(value: Any, keep: str = "") -> str:

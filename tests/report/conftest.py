@@ -90,6 +90,109 @@ def answers_of(counts: list[list[int]]) -> LabelAnswers:
     return LabelAnswers(tuple(f"{n:064x}" for n in range(len(said))), logits.astype(np.float32), truth)
 
 
+def others() -> dict[str, Any]:
+    """What is there beside the stages' own figures, as `build.py` gathers it."""
+    names = ("teacher", "student", "tflite-int8")
+    levels = {"blur": [None, 0.5, 4.0], "brightness": [0.25, None, 2.0]}
+    return {
+        "model": {
+            "file": "student.int8.tflite",
+            "sha256": "ab" * 32,
+            "image_size": 128,
+            "resize": "squash",
+            "output": "probabilities",
+            "teacher": {"name": "mobilenetv2_100", "license": "apache-2.0", "digest": "cd" * 32},
+        },
+        "disagreements": {
+            "predictors": list(names),
+            "counts": [{"right": list(names), "images": 270}, {"right": ["teacher"], "images": 140}],
+            "images": [
+                {
+                    "picture": "disagreement-0",
+                    "path": "test/metal/metal7.jpg",
+                    "truth": "metal",
+                    "answers": [{"answer": a, "confidence": 0.61} for a in ("metal", "metal", "glass")],
+                }
+            ],
+        },
+        "strip": {
+            "images": [{"truth": "glass", "path": "val/glass/g1.jpg", "picture": "strip-0"}],
+            "epochs": [
+                {"epoch": e, "kept": e == 9, "answers": [{"answer": a, "confidence": c, "truth_probability": c / 2}]}
+                for e, a, c in ((1, "paper", 0.2), (9, "glass", 0.87))
+            ],
+        },
+        "perturbation": {
+            "split": "test",
+            "images": 200,
+            "kinds": [
+                {
+                    "name": kind,
+                    "unit": f"of {kind}",
+                    "levels": list(values),
+                    "picture": f"perturbed-{number}",
+                    "series": [
+                        {"name": name, "scores": [interval(0.7 - 0.1 * at - 0.05 * who, 0.06) for at in range(3)]}
+                        for who, name in enumerate(names)
+                    ],
+                }
+                for number, (kind, values) in enumerate(levels.items())
+            ],
+        },
+        "looking": {
+            "filters": {"picture": "filters", "layer": "conv_stem", "shape": [16, 3, 3, 3]},
+            "heat_maps": [
+                {
+                    "picture": "heat-0",
+                    "path": "test/glass/glass7.jpg",
+                    "truth": "glass",
+                    "answer": "plastic",
+                    "confidence": 0.98,
+                }
+            ],
+        },
+        "audit": {
+            "levels": {"error": 1, "warning": 0, "note": 1},
+            "findings": [
+                {
+                    "level": "error",
+                    "title": "Labelled images in two splits",
+                    "meaning": "No score means anything.",
+                    "rule": "same bytes",
+                    "count": 2,
+                    "shown": [
+                        {
+                            "picture": "audit-0-0",
+                            "path": "test/glass/g.jpg",
+                            "split": "test",
+                            "label": "glass",
+                            "detail": "3 of 64 bits differ",
+                        }
+                    ],
+                },
+                {"level": "note", "title": "Outliers", "meaning": "Look.", "rule": "z", "count": 1, "shown": []},
+            ],
+            "notes": ["Masks were not looked at."],
+        },
+        "sanity": {
+            "quick": True,
+            "learns_from": "teacher",
+            "passed": 1,
+            "failed": 1,
+            "skipped": 0,
+            "seconds": 2.0,
+            "checks": [
+                {"name": "logits", "status": "passed", "expected": "wide", "saw": "30 times", "causes": []},
+                {"name": "classes", "status": "failed", "expected": "six", "saw": "five", "causes": ["a lost class"]},
+            ],
+        },
+    }
+
+
+ADDED = ("disagreement-0", "strip-0", "perturbed-0", "perturbed-1", "filters", "heat-0", "audit-0-0")
+"""Pictures of these parts."""
+
+
 @pytest.fixture
 def report() -> dict[str, Any]:
     classes = ["cardboard", "glass", "metal", "paper", "plastic", "trash"]
@@ -151,6 +254,7 @@ def report() -> dict[str, Any]:
     return {
         "format": 3,
         "run": "trashnet",
+        "folder": "runs/trash net",
         "version": "0.1.0",
         "created_at": "2026-11-20T19:41:07Z",
         "task": "classification",
@@ -216,6 +320,7 @@ def report() -> dict[str, Any]:
         **described(Classification(classes), answers_of(counts)),
         "class_scores": None,
         "masks": None,
+        **others(),
         "fed": [{"picture": f"fed-{i}", "caption": f"00ab{i}f 310x290+12+40: metal 0.{91 - i}"} for i in range(8)],
         "mistakes": [
             {
@@ -239,7 +344,8 @@ def report() -> dict[str, Any]:
 
 @pytest.fixture
 def pictures(report: dict[str, Any]) -> dict[str, bytes]:
-    return {item["picture"]: picture(number) for number, item in enumerate(report["fed"] + report["mistakes"])}
+    names = [*(item["picture"] for item in report["fed"] + report["mistakes"]), *ADDED]
+    return {name: picture(number) for number, name in enumerate(names)}
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:
@@ -284,8 +390,9 @@ def answered(records: Sequence[ImageRecord], shift: int) -> MaskAnswers:
 @pytest.fixture
 def segmented(report: dict[str, Any], pictures: dict[str, bytes], tmp_path: Path) -> dict[str, Any]:
     """The report of a run whose answers are masks; their pictures are put to the others."""
-    for item in report["mistakes"]:
-        del pictures[item["picture"]]
+    for name in [*(item["picture"] for item in report["mistakes"]), "disagreement-0", "strip-0", "heat-0"]:
+        del pictures[name]
+    pictures |= {name: picture(number) for number, name in enumerate(("strip", "strip-1"))}
     records = photographed(tmp_path)
     said = {name: answered(records, shift) for shift, name in enumerate(("teacher", "student", "tflite-int8"))}
     for row in report["rows"]:
@@ -304,6 +411,9 @@ def segmented(report: dict[str, Any], pictures: dict[str, bytes], tmp_path: Path
         "confusion": {"name": "tflite-int8", "counts": scores["tflite-int8"]["confusion"]},
         "class_scores": class_scores(scores, THINGS),
         "mistakes": [],
+        "disagreements": None,
+        "strip": {"images": [], "epochs": [{"epoch": 1, "kept": True, "picture": "strip-1"}]},
+        "looking": {**report["looking"], "heat_maps": []},
         "masks": draw_masks(records, THINGS, said, "squash", 100, pictures),
         "int8": None,
         "gates": [gate("min_test_miou", "at least", 0.65, 0.6976)],

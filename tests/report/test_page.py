@@ -19,6 +19,7 @@ from distill.tasks.segmentation import Segmentation
 from .conftest import THINGS, answered, photographed, picture
 
 MINUS = "\N{MINUS SIGN}"
+PARTS = ("disagreements", "strip", "perturbation", "looking", "audit", "sanity")
 HOSTILE = "<img src=http://evil.example/x.png onerror=alert(1)>\"'&{{ 7*7 }}$x^2$_\u202egnp.exe\x1b[31m"
 
 
@@ -143,7 +144,7 @@ def test_first_screen_says_what_was_made(report: dict[str, Any], pictures: dict[
         "trashnet 2026-11-20 19:41 UTC",
         "tflite-int8 , 0.56 MB, answers 69.8 % of 410 test images right.",
         "All 3 gates hold",
-        "min_test_accuracy 0.6976, at least 0.65",
+        "holds Accuracy on the test images min_test_accuracy 0.6976 at least 0.65",
         "6.1 % of the teacher's 9.15 MB",
         "+6.6 points student against control; 2.4 to 10.7",
         f"against the float student; {MINUS}0.5 to 1.0, so it may be none",
@@ -161,8 +162,8 @@ def test_failed_gate_is_said_in_red(report: dict[str, Any], pictures: dict[str, 
     assert '<strong class="bad">Gate failed: 2 of 3 do not hold</strong>' in html
     failed = [Page(item).text.strip() for item in re.findall(r'<li class="bad">(.*?)</li>', html)]
     assert failed == [
-        "failed min_test_accuracy 0.69759, at least 0.6976",
-        "failed max_int8_drop not measured, at most 0.01",
+        "failed Accuracy on the test images min_test_accuracy 0.69759 at least 0.6976",
+        "failed Lost from the student to the int8 file max_int8_drop not measured at most 0.01",
     ]
     assert "gates hold" not in html
 
@@ -191,6 +192,7 @@ def test_parts_that_may_be_missing(report: dict[str, Any], pictures: dict[str, b
     )
     report["data"].update(left_out=0, left_out_by_reason={})
     report["labels"]["hidden_score"] = None
+    report.update(dict.fromkeys(("phone", "model", *PARTS)))
     text = Page(render(report, {})).text
     for said in (
         "No gates were set",
@@ -210,8 +212,64 @@ def test_parts_that_may_be_missing(report: dict[str, Any], pictures: dict[str, b
     assert "nan" not in text
 
 
+def test_parts_of_other_commands_in_the_readers_order(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    html = render(report, pictures)
+    ids = [a["id"] for tag, a in Page(html).tags if tag in ("section", "h3") and "id" in a]
+    assert ids == [
+        *("comparison", "phone", "teacher", "student", "strip", "classes", "figures", "perturbation", "fed", "filters"),
+        *("mistakes", "disagreements", "data", "audit", "how", "sanity"),
+    ]
+    text = Page(html).text
+    for said in (
+        "licence of its weights: apache-2.0",
+        "9 kept glass 87 %",
+        "Accuracy on 200 test images that were changed",
+        "blur 4 50.0 % 44.0 to 56.0 45.0 % 39.0 to 51.0 40.0 % 34.0 to 46.0",
+        "conv_stem , 16 x 3 x 3 x 3",
+        "truth glass , answer plastic , 98 %",
+        "all 270 65.9 %",
+        "teacher metal , 61 % student metal , 61 % tflite-int8 glass , 61 %",
+        "1 error, 0 warnings, 1 note.",
+        "error Labelled images in two splits: 2 No score means anything. same bytes",
+        "test, glass 3 of 64 bits differ test/glass/g.jpg",
+        "1 passed, 1 failed, 0 skipped.",
+        "classes failed six five usual cause: a lost class",
+    ):
+        assert said in text
+    images = [a for tag, a in Page(html).tags if tag == "img"]
+    assert len(images) == len(pictures)
+    assert all(a["loading"] == "lazy" and a["alt"] for a in images)
+
+
+def test_what_nobody_asked_for_yet_is_one_line_with_its_command(report: dict[str, Any]) -> None:
+    report.update(dict.fromkeys(PARTS))
+    text = Page(render(report, {})).text
+    for command in ("perturb", "look", "audit", "sanity"):
+        assert f"distill {command} 'runs/trash net' , then distill report --run 'runs/trash net'" in text
+    report["folder"] = "runs/;rm -rf $HOME"
+    assert "distill look 'runs/;rm -rf $HOME'" in Page(render(report, {})).text
+
+
+def test_groups_stand_with_the_hardest_first_and_few_images_last(
+    report: dict[str, Any], pictures: dict[str, bytes]
+) -> None:
+    def row(name: str, score: float, small: bool) -> dict[str, Any]:
+        known = {"value": score, "low": score - 0.1, "high": score + 0.1}
+        return {"name": name, "images": 20 if small else 80, "small": small, "scores": [known], "drop": None}
+
+    rows = [row("day", 0.8, False), row("fog", 0.2, True), row("night", 0.6, False)]
+    report["groups"] = {"predictors": ["tflite-int8"], "rows": rows}
+    html = render(report, pictures)
+    table = Page(html[html.index('<section id="groups">') :].partition("</table>")[0]).text
+    assert re.findall("night|day|fog", table) == ["night", "day", "fog"]
+    assert 'href="#groups"' in html
+    report["groups"]["rows"] = [row(f"scene {i}", i / 1000, False) for i in range(1000)]
+    html = render(report, pictures)
+    assert html.count(">scene ") == 200 and "800 more groups are in report.json" in Page(html).text
+
+
 def test_scores_of_validation_are_not_called_test(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
-    report.update(split="validation", notes=[])
+    report.update(split="validation", notes=[], gates=[], perturbation=None)
     text = Page(render(report, pictures)).text
     assert "69.8 % of 410 validation images right" in text
     assert "Validation accuracy 69.8 %" in text
