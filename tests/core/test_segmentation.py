@@ -523,8 +523,15 @@ def test_answers_in_other_classes_are_refused(task: Segmentation, record: Record
         build(Config(), [*NAMES, "dog"]).load_answers(path)
 
 
-@pytest.mark.parametrize("content", ["nothing", "no Parquet", "other columns"])
-def test_a_file_of_something_else_is_refused(task: Segmentation, tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("nothing", " is missing"),
+        ("no Parquet", " is damaged"),
+        ("other columns", ": expected answers by pixel in 3 classes"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(task: Segmentation, tmp_path: Path, content: str, said: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -533,5 +540,5 @@ def test_a_file_of_something_else_is_refused(task: Segmentation, tmp_path: Path,
         path.write_text(content)
     elif content == "other columns":
         pyarrow.parquet.write_table(pa.table({"image": ["a"], "counts": [3]}), path)
-    with pytest.raises(RunFolderError, match=re.escape(f"{path}: expected answers by pixel in 3 classes")):
+    with pytest.raises(RunFolderError, match=re.escape(f"{path}{said}")):
         task.load_answers(path)
