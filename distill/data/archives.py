@@ -10,15 +10,14 @@ from distill.data import parquet_rows, tar_members
 from distill.data.candidate import Candidate, MaskSource, Origin, printable
 from distill.data.remote import File
 
-__all__ = ["Archives", "found_at", "is_archive"]
+__all__ = ["Archives", "found_at", "is_archive", "why_unread"]
 
 _READ = (".tar", ".parquet")
 _UNREAD = {
-    ".tar.gz": "decompress it: in a compressed archive an image is found only by reading all before it",
-    ".tgz": "decompress it: in a compressed archive an image is found only by reading all before it",
-    ".tar.zst": "decompress it: in a compressed archive an image is found only by reading all before it",
-    ".tar.bz2": "decompress it: in a compressed archive an image is found only by reading all before it",
-    ".tar.xz": "decompress it: in a compressed archive an image is found only by reading all before it",
+    **dict.fromkeys(
+        (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz"),
+        "decompress it: in a compressed archive an image is found only by reading all before it",
+    ),
     ".arrow": "write the data set as Parquet (`dataset.to_parquet`)",
 }
 _BESIDE = (".cls", ".txt", ".json")
@@ -31,11 +30,15 @@ def is_archive(path: str) -> bool:
     return path.lower().endswith(_READ)
 
 
+def why_unread(path: str) -> str:
+    """What to do about an archive of another kind; empty for files that are none."""
+    return next((why for ending, why in _UNREAD.items() if path.lower().endswith(ending)), "")
+
+
 def found_at(file: File, origin: Origin, label: str | None = None, *, reason: str = "") -> Candidate:
     """A file that may be an image, as it was listed."""
-    why = next((why for ending, why in _UNREAD.items() if file.path.lower().endswith(ending)), "")
     large = f"{file.bytes} bytes: no photo has more than {_LARGEST}" if file.bytes > _LARGEST else ""
-    return _candidate(file.path, origin, label, file.bytes, file.version, reason or why or large)
+    return _candidate(file.path, origin, label, file.bytes, file.version, reason or why_unread(file.path) or large)
 
 
 class Archives:

@@ -119,10 +119,22 @@ class Manifest:
         known: npt.NDArray[np.bool_] = there & ~hidden
         return known
 
-    def readable(self) -> dict[str, int]:
-        """Places among the entries of all files that could be read, by path."""
+    def recall(self) -> Callable[[Candidate], tuple[str, int, int] | None]:
+        """Gives id, width and height of a file that was read and has not changed since; None of others."""
         read = np.flatnonzero(~self._flags("id", ""))
-        return dict(zip(self._table["path"].take(read).to_pylist(), read.tolist(), strict=True))
+        places = dict(zip(self._table["path"].take(read).to_pylist(), read.tolist(), strict=True))
+        ids = self._table["id"]
+        sizes, times, widths, heights = (
+            self._table[name].to_numpy() for name in ("bytes", "mtime_ns", "width", "height")
+        )
+
+        def found(candidate: Candidate) -> tuple[str, int, int] | None:
+            place = places.get(candidate.path)
+            if place is None or (sizes[place], times[place]) != (candidate.bytes, candidate.mtime_ns):
+                return None
+            return ids[place].as_py(), int(widths[place]), int(heights[place])
+
+        return found
 
     def without(self, reasons: Mapping[str, str]) -> Manifest:
         """Leave out more images, given by id, each for its reason."""
@@ -311,16 +323,14 @@ def scan(
         DataError: masks that cannot be used; where the images must do for a run also too few classes, a class only in
             test, a split without images.
     """
-    seen = known.readable() if known is not None and look is None else {}
+    recall = known.recall() if known is not None and look is None else lambda _: None
 
     def read(place: int, candidate: Candidate) -> Entry:
         if candidate.reason:
             return Entry(candidate, "", 0, 0, None, candidate.reason)
-        if known is not None and candidate.path in seen:
-            before = known.entries[seen[candidate.path]]
-            same = (before.candidate.bytes, before.candidate.mtime_ns) == (candidate.bytes, candidate.mtime_ns)
-            if same and 0 < before.width * before.height <= settings.max_megapixels * 1e6:
-                return Entry(candidate, before.id, before.width, before.height, None, "")
+        before = recall(candidate)
+        if before is not None and 0 < before[1] * before[2] <= settings.max_megapixels * 1e6:
+            return Entry(candidate, *before, None, "")
         try:
             with opened(candidate.path) as stream:
                 image = decode_stream(stream, settings.max_megapixels)

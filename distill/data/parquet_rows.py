@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import accumulate
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from distill.core.errors import DataError
 from distill.data.remote import File, is_url, stream
@@ -57,38 +57,35 @@ def rows(table: File) -> Iterator[Row]:
     Raises:
         DataError: it is no Parquet, has no column of images, or row groups that do not fit in memory.
     """
-    with _opened(table.path) as file:
-        schema, metadata = file.schema_arrow, file.metadata
-        image = _column(schema, _IMAGES)
-        if image is None:
-            kinds = ", ".join(f"{field.name} ({field.type})" for field in schema)
-            raise DataError(f"{table.path} has no column of images: expected `image` as bytes, found {kinds}")
-        mask = next((name for name in _MASKS if name in schema.names and _holds_bytes(schema.field(name))), "")
-        label = next((name for name in _LABELS if name in schema.names and not _holds_bytes(schema.field(name))), None)
-        names = _class_names(schema, label)
-        path = f"{image}.path" if _is_struct(schema.field(image)) else None
-        number = 0
-        for group in range(metadata.num_row_groups):
-            facts = metadata.row_group(group)
-            if facts.total_byte_size > _LARGEST:
-                raise DataError(
-                    f"{table.path}: a row group has {facts.total_byte_size} bytes, but one is read at once; write the"
-                    " table with row_group_size=100"
-                )
-            wanted = [name for name in (label, path) if name is not None]
-            found = file.read_row_group(group, columns=wanted)
-            labels = found[label].to_pylist() if label else [None] * facts.num_rows
-            paths = found[image].to_pylist() if path else [None] * facts.num_rows
-            stored = sum(
-                facts.column(place).total_compressed_size
-                for place in range(facts.num_columns)
-                if facts.column(place).path_in_schema.split(".")[0] == image
+    opened = _Table(table.path)  # it may have changed since it was read last
+    schema, metadata = opened.schema, opened.metadata
+    image = _column(schema, _IMAGES)
+    if image is None:
+        kinds = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise DataError(f"{table.path} has no column of images: expected `image` as bytes, found {kinds}")
+    mask = next((name for name in _MASKS if name in schema.names and _holds_bytes(schema.field(name))), "")
+    label = next((name for name in _LABELS if name in schema.names and not _holds_bytes(schema.field(name))), None)
+    names = _class_names(schema, label)
+    path = f"{image}.path" if _is_struct(schema.field(image)) else None
+    wanted = [name for name in (label, path) if name is not None]
+    number = 0
+    for group in range(metadata.num_row_groups):
+        facts = metadata.row_group(group)
+        if facts.total_byte_size > _LARGEST:
+            raise DataError(
+                f"{table.path}: a row group has {facts.total_byte_size} bytes, but one is read at once; write the table"
+                " with row_group_size=100"
             )
-            for one, where in zip(labels, paths, strict=True):
-                name = ((where or {}).get("path") or "").replace("\\", "/").rsplit("/", 1)[-1]
-                said = names[one] if names is not None and isinstance(one, int) and 0 <= one < len(names) else one
-                yield Row(image, mask, number, name, said, stored // max(1, facts.num_rows))
-                number += 1
+        found = opened.read(group, wanted)
+        labels = found[label].to_pylist() if label else [None] * facts.num_rows
+        paths = found[image].to_pylist() if path else [None] * facts.num_rows
+        chunks = (facts.column(place) for place in range(facts.num_columns))
+        stored = sum(one.total_compressed_size for one in chunks if one.path_in_schema.split(".")[0] == image)
+        for one, where in zip(labels, paths, strict=True):
+            name = ((where or {}).get("path") or "").replace("\\", "/").rsplit("/", 1)[-1]
+            said = names[one] if names is not None and isinstance(one, int) and 0 <= one < len(names) else one
+            yield Row(image, mask, number, name, said, stored // max(1, facts.num_rows))
+            number += 1
 
 
 def value(path: str, column: str, row: int) -> bytes:
@@ -98,7 +95,7 @@ def value(path: str, column: str, row: int) -> bytes:
         OSError: there are none in this row.
         DataError: the table cannot be read.
     """
-    ends = _ends(path)
+    ends = _table(path).ends
     group = bisect.bisect_right(ends, row)
     if group == len(ends):
         raise DataError(f"{path} has become shorter since it was listed. The same command reads it anew")
@@ -118,8 +115,6 @@ class _Groups:
         self._reading: dict[tuple[str, str, int], Lock] = {}
 
     def get(self, path: str, column: str, group: int) -> pa.ChunkedArray:
-        import pyarrow.compute as pc
-
         at = path, column, group
         with self._lock:
             if at in self._found:
@@ -130,11 +125,7 @@ class _Groups:
             with self._lock:
                 if at in self._found:
                     return self._found[at]
-            with _opened(path) as file:
-                struct = _is_struct(file.schema_arrow.field(column))
-                values = file.read_row_group(group, columns=[f"{column}.bytes" if struct else column])[column]
-            if struct:
-                values = pc.struct_field(values, "bytes")
+            values = _table(path).column(column, group)
             with self._lock:
                 self._found[at] = values
                 self._bytes += values.nbytes
@@ -148,25 +139,49 @@ class _Groups:
 _groups = _Groups()
 
 
+class _Table:
+    """A table that stays open: reading its footer anew would take 1 ms, as decoding a small photo does."""
+
+    def __init__(self, path: str) -> None:
+        import pyarrow.parquet
+
+        self._path, self._lock = path, Lock()
+        with _sentences(path):
+            self._stack = contextlib.ExitStack()  # its file is closed when the table is forgotten
+            source = self._stack.enter_context(stream(path)) if is_url(path) else path
+            self._file = pyarrow.parquet.ParquetFile(source)
+            self.schema: pa.Schema = self._file.schema_arrow
+            self.metadata = self._file.metadata
+        groups = range(self.metadata.num_row_groups)
+        self.ends = list(accumulate(self.metadata.row_group(group).num_rows for group in groups))
+
+    def read(self, group: int, columns: list[str]) -> pa.Table:
+        """Columns of a row group."""
+        with _sentences(self._path), self._lock:
+            return self._file.read_row_group(group, columns=columns, use_threads=False)
+
+    def column(self, name: str, group: int) -> pa.ChunkedArray:
+        """Bytes of a row group."""
+        import pyarrow.compute as pc
+
+        struct = _is_struct(self.schema.field(name))
+        found = self.read(group, [f"{name}.bytes" if struct else name])[name]
+        return pc.struct_field(found, "bytes") if struct else found
+
+
+@lru_cache(maxsize=64)
+def _table(path: str) -> _Table:
+    return _Table(path)
+
+
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def _sentences(path: str) -> Iterator[None]:
     import pyarrow as pa
-    import pyarrow.parquet
 
     try:
-        with contextlib.ExitStack() as stack:
-            source = stack.enter_context(stream(path)) if is_url(path) else path
-            yield stack.enter_context(pyarrow.parquet.ParquetFile(source))
+        yield
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is damaged or no Parquet ({error})") from error
-
-
-@lru_cache(maxsize=4096)
-def _ends(path: str) -> tuple[int, ...]:
-    """For each row group the number of rows up to its end."""
-    with _opened(path) as file:
-        metadata = file.metadata
-        return tuple(accumulate(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)))
 
 
 def _column(schema: pa.Schema, names: tuple[str, ...]) -> str | None:

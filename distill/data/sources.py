@@ -10,6 +10,7 @@ import csv
 import math
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from distill.core.errors import DataError
 from distill.core.files import digest_of_rows
 from distill.core.patterns import braces, fitting, is_pattern
 from distill.core.types import Split
-from distill.data.archives import Archives, found_at, is_archive
+from distill.data.archives import Archives, found_at, is_archive, why_unread
 from distill.data.candidate import (
     Candidate,
     Origin,
@@ -74,10 +75,10 @@ def find(settings: DataSettings, task: str = "classification") -> list[Candidate
         if source is not None and not isinstance(source, float):
             found += _labelled(source, origin, archives)
     for source in settings.unlabeled if isinstance(settings.unlabeled, list) else [settings.unlabeled]:
-        if isinstance(source, Path) and source.is_dir():
-            files = [c for path in walk(source) for c in _entered(path, "unlabeled", archives)]
-        else:
+        if _is_no_folder(source):
             files = _of_files(source, "unlabeled", archives)
+        else:
+            files = [c for path in walk(Path(source)) for c in _entered(path, "unlabeled", archives)]
         if not files:
             raise DataError(f"data.unlabeled: found no file in {source}")
         found += files
@@ -176,11 +177,18 @@ def read_csv(path: Path, named: str = "data.manifest") -> tuple[list[str], list[
 
 def _labelled(source: Path | str, origin: Origin, archives: Archives) -> list[Candidate]:
     """Images with truth: of an archive or URL, of folders by class, or of folders with masks."""
-    if not isinstance(source, Path) or source.is_file():
+    if _is_no_folder(source):
         return _of_files(source, origin, archives)
-    if archives.masks and not any(is_archive(entry.name) for entry in visible(str(source))):
-        return find_pairs(source, origin)
-    return _by_class(source, origin, archives)
+    folder = Path(source)
+    if archives.masks and not any(is_archive(entry.name) for entry in visible(str(folder))):
+        return find_pairs(folder, origin)
+    return _by_class(folder, origin, archives)
+
+
+def _is_no_folder(source: Path | str) -> bool:
+    """Whether it is an archive, a pattern or a URL."""
+    name = str(source)
+    return isinstance(source, str) or (not source.is_dir() and (is_archive(name) or bool(why_unread(name))))
 
 
 def _by_class(folder: Path, origin: Origin, archives: Archives) -> list[Candidate]:
@@ -193,7 +201,7 @@ def _by_class(folder: Path, origin: Origin, archives: Archives) -> list[Candidat
         loose = sum(1 for _ in walk(folder))
         raise DataError(
             f"data.{origin}: found no sub-folder in {folder} ({loose} files); expected one sub-folder a class,"
-            f" such as {folder / 'cat'} and {folder / 'dog'}, or .tar and .parquet files"
+            f" such as {folder / 'cat'} and {folder / 'dog'}"
         )
     paths = ((name, path) for name in classes for path in walk(folder / name))
     found = [c for name, path in paths for c in _entered(path, origin, archives, name)]
@@ -208,7 +216,7 @@ def _by_class(folder: Path, origin: Origin, archives: Archives) -> list[Candidat
 
 def _entered(path: str, origin: Origin, archives: Archives, label: str | None = None) -> Iterator[Candidate]:
     """A local file; of an archive what is in it."""
-    if is_archive(path):
+    if is_archive(path) and Path(path).is_file():  # opening a named pipe would wait for ever
         yield from archives.inside(_local(path), origin, label)
     elif archive_of(path) != path:
         yield candidate(path, origin, label, reason="its name looks like an address in an archive: rename it")
@@ -230,7 +238,7 @@ def _of_files(source: Path | str, origin: Origin, archives: Archives) -> list[Ca
         inner = file.path.removeprefix(base).lstrip("/") if file.path != base else ""
         folder = inner.split("/")[0] if "/" in inner else None
         if is_archive(file.path):
-            found += archives.inside(file, origin, folder)
+            found += archives.inside(file, origin, None if is_pattern(named) else folder)
         elif origin == "unlabeled":
             found.append(found_at(file, origin))
         elif archives.masks:
@@ -257,6 +265,8 @@ def _local(path: str) -> File:
         status = os.stat(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path} is no file")
     return File(path, status.st_size, status.st_mtime_ns)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distill.core.errors import StoreError
 from distill.core.run import Run
 from distill.core.types import ImageRecord
 from distill.data.manifest import Manifest
+from distill.data.rows import Rows
 from distill.labels.shards import Store
 from distill.report.wording import percent, points
 
 __all__ = ["figures_table", "images_of", "share_of", "teacher_lines"]
 
 
-def images_of(run: Run, store: Store) -> tuple[Manifest, Sequence[ImageRecord]]:
+def images_of(run: Run, store: Store) -> tuple[Manifest, Rows[ImageRecord]]:
     """All images of a run, and those that its store is about, in its order.
 
     Raises:
@@ -29,7 +30,7 @@ def images_of(run: Run, store: Store) -> tuple[Manifest, Sequence[ImageRecord]]:
             f"{store.folder} answers in the classes {named}, the images now have {list(manifest.classes)}; run the same"
             " command again to label anew"
         )
-    if not store.is_about(record.id for record in records):
+    if not store.is_about(records.values("id")):
         raise StoreError(
             f"{store.folder} is about {store.images} other images than the {len(records)} that the run now trains on;"
             " run the same command again to label anew"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from distill.core.run import Run
 from distill.core.tables import read_table
 from distill.core.types import FloatArray, ImageRecord, softmax
 from distill.data.manifest import Manifest
+from distill.data.rows import Rows
 from distill.labels.about import figures_table, images_of, share_of, teacher_lines
 from distill.labels.store import LabelStore, Shard
 from distill.labels.trust import at_temperature, fit_temperature, precision_coverage
@@ -45,7 +46,7 @@ class Labelled(NamedTuple):
     run: Run
     store: LabelStore
     manifest: Manifest
-    records: Sequence[ImageRecord]
+    records: Rows[ImageRecord]
 
 
 def open_labels(run: Run) -> Labelled:
@@ -131,7 +132,7 @@ def _fixed_views(store: LabelStore) -> tuple[npt.NDArray[np.int64], FloatArray, 
     """Most probable class, its probability and the entropy of the answer to the fixed view of each image."""
     parts = []
     for number in range(store.shards):
-        shard = store.shard(number, only=0)
+        shard = store.said(number, 0)
         parts.append((shard.ids[:, 0], confidence(shard, store.classes), shard.entropy))
     answers, sure, entropy = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return answers, sure, entropy.astype(np.float32)
@@ -174,11 +175,12 @@ def _validation(run: Run, *, calibrate: bool) -> dict[str, Any] | None:
 
 
 def _hidden(
-    answers: npt.NDArray[np.int64], records: Sequence[ImageRecord], classes: tuple[str, ...]
+    answers: npt.NDArray[np.int64], records: Rows[ImageRecord], classes: tuple[str, ...]
 ) -> dict[str, Any] | None:
     """Share of right pseudo-labels among images whose truth is known but hidden from training."""
-    pairs = zip(answers.tolist(), records, strict=True)
-    right = [classes[answer] == r.hidden_label for answer, r in pairs if r.hidden_label is not None]
+    hidden = np.flatnonzero(np.fromiter(records.values("hidden"), bool, len(records))).tolist()
+    known = ((classes[answers[place]], records[place].hidden_label) for place in hidden)
+    right = [answer == label for answer, label in known if label is not None]
     return {"images": len(right), "accuracy": asdict(proportion(np.array(right)))} if right else None
 
 

@@ -125,22 +125,20 @@ class LabelStore(Store):
         parts = [self._shard(n).entropy[index :: self.views] for n in range(self.shards)]
         return np.concatenate(parts).astype(np.float32)
 
-    def shard(self, number: int, *, only: int | None = None) -> Shard:
-        """A shard as it was written, but for the images' names: of these, 16 hex digits are kept.
-
-        Args:
-            number: of the shard.
-            only: this view of each image alone.
-        """
-        whole, first = self._shard(number), number * self._a_shard
-        shown = slice(None) if only is None else slice(only, None, self.views)
-        c = whole._replace(**{name: getattr(whole, name)[shown] for name in whole._fields})
+    def shard(self, number: int) -> Shard:
+        """A shard as it was written, but for the images' names: of these, 16 hex digits are kept."""
+        c, first = self._shard(number), number * self._a_shard
         views = [
             View(*(*box, flip, *color))
             for box, flip, color in zip(c.box.tolist(), c.flip.tolist(), c.color.tolist(), strict=True)
         ]
-        images = [self.image(first + place) for place in range(len(whole.tail) // self.views)]
+        images = [self.image(first + place) for place in range(len(views) // self.views)]
         return Shard(images, views, c.ids.astype(np.int64), c.probabilities, c.tail, c.entropy)
+
+    def said(self, number: int, index: int) -> Shard:
+        """What was said in a shard of one view of each image, without the images and views: these cost the most."""
+        c, shown = self._shard(number), slice(index, None, self.views)
+        return Shard((), (), c.ids[shown].astype(np.int64), c.probabilities[shown], c.tail[shown], c.entropy[shown])
 
     def read(self, positions: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> tuple[list[View], FloatArray]:
         """Views and answers, float32 [N, C], of N pairs of place and view number: what a training step needs."""

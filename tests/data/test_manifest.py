@@ -17,6 +17,7 @@ from distill.core.errors import DataError
 from distill.core.files import sha256_of
 from distill.core.progress import Progress
 from distill.data.manifest import Manifest, scan
+from distill.data.opener import opened
 from distill.data.sources import find
 
 from .conftest import ReadMasks, SaveImage, SaveMask, truth
@@ -186,12 +187,10 @@ def test_known_files_are_not_read_again(photos: Path, read: Scan, monkeypatch: p
     new = photos / "photos/new.png"
     shutil.copy(photos / "photos/x.png", new)
     Image.effect_noise((9, 9), 50).save(new)
-    opened: list[str] = []
-    monkeypatch.setattr(
-        "distill.data.manifest.decode", lambda path, limit: opened.append(path) or Image.new("RGB", (9, 9))
-    )
+    asked: list[str] = []
+    monkeypatch.setattr("distill.data.manifest.opened", lambda path: asked.append(path) or opened(path))
     after = read(before, **folders(photos))
-    assert opened == [str(new)]
+    assert asked == [str(new)]
     assert {r.id for r in after.records} - {r.id for r in before.records} == {sha256_of(new)}
 
 

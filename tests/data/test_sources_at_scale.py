@@ -337,6 +337,16 @@ def test_a_file_that_looks_like_an_address_is_left_out(photos: Path, read: Read)
     assert reasons_of(manifest) == {"its name looks like an address in an archive": 1}
 
 
+def test_a_pipe_and_a_broken_link_named_like_archives_do_not_hold_a_run_up(photos: Path, read: Read) -> None:
+    os.mkfifo(photos / "folder/unlabeled/pipe.tar")
+    (photos / "folder/unlabeled/link.parquet").symlink_to("nowhere")
+    manifest = read(**folders(photos / "folder"))
+    assert reasons_of(manifest) == {"not a file": 1, "cannot be read": 1}
+    os.mkfifo(photos / "named.tar")
+    settings = DataSettings(unlabeled=photos / "named.tar", validation=photos / "folder/labeled")  # type: ignore[call-arg]
+    assert refused(partial(find, settings)) == f"{photos / 'named.tar'} is no file"
+
+
 def test_an_archive_that_became_shorter_or_a_row_that_is_gone(photos: Path, read: Read) -> None:
     for form in ("tar", "parquet"):
         manifest = read(**folders(pack(photos, form)))
@@ -346,7 +356,7 @@ def test_an_archive_that_became_shorter_or_a_row_that_is_gone(photos: Path, read
             os.truncate(path, 1024)
         else:
             pyarrow.parquet.write_table(pyarrow.parquet.read_table(path)[:1], path)
-            parquet_rows._ends.cache_clear()  # another process opens the table anew
+            parquet_rows._table.cache_clear()  # another process opens the table anew
         assert "has become shorter since it was listed" in refused(partial(ImageCache(100).get, last))
 
 
