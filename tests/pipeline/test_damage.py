@@ -154,7 +154,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
     try:
-        with pytest.raises(OSError, match="File too large|Error writing") as caught:
+        with pytest.raises(OSError, match=r"File too large|Error writing") as caught:
             kind(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
