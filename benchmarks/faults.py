@@ -325,8 +325,9 @@ def main() -> int:
         place.mkdir(parents=True, exist_ok=True)
         place = place.absolute()
         os.environ["TMPDIR"] = str(place)  # what killed processes leave
-        write_images(place / "images", options.task, _COUNTS)
-        (place / "teacher.yaml").write_text(CONFIGS[options.task])
+        if not (place / "teacher.yaml").exists():
+            write_images(place / "images", options.task, _COUNTS)
+            (place / "teacher.yaml").write_text(CONFIGS[options.task])
         stages = options.stages.split(",") if options.stages else list(STAGES)
         found = _kill_everywhere(Suite(place, console), stages, options.kills, options.seed, console)
     print(json.dumps({"task": options.task, "seed": options.seed, **found}))

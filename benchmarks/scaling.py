@@ -61,15 +61,12 @@ def main() -> None:
     sizes = [_FEWEST, *(factor * options.images for factor in _FACTORS)]
     costs: dict[str, list[Cost]] = {stage: [] for stage in STAGES}
     counts = dict.fromkeys(STAGES, sizes) | {"data": [_FEWEST, *(size * options.more for size in sizes[1:])]}
-    progress = Console(stderr=True)
 
     def measured(place: int) -> dict[str, Cost]:
         with tempfile.TemporaryDirectory() as root:
             found = _stages(Path(root), options.task, sizes[place], STAGES)
         with tempfile.TemporaryDirectory() as root:
             found |= _stages(Path(root), options.task, counts["data"][place], STAGES[:1])
-        told = ", ".join(f"{stage} {cost.cpu_s:.1f} s {cost.peak_mb:.0f} MB" for stage, cost in found.items())
-        progress.print(f"{sizes[place]} images: {told}", soft_wrap=True)
         return found
 
     with ThreadPoolExecutor(len(sizes) if options.at_once else 1) as pool:
@@ -113,14 +110,18 @@ def _stages(place: Path, task: str, images: int, stages: tuple[str, ...]) -> dic
     counts = {part: max(6, round(share * images)) for part, share in _SHARES.items()}
     write_images(place / "images", task, counts, _SIDE)
     (place / "teacher.yaml").write_text(CONFIGS[task])
-    return {stage: _cost(place, stage) for stage in stages}
+    costs = {}
+    for stage in stages:
+        costs[stage] = _cost(place, stage)
+        print(f"{images} images, {stage}: {costs[stage]}", file=sys.stderr, flush=True)
+    return costs
 
 
 def _cost(place: Path, stage: str) -> Cost:
     start = time.monotonic()
     with (place / "log.txt").open("ab") as log:
         command = [sys.executable, "-m", "distill", "run", "teacher.yaml", "--until", stage]
-        process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, start_new_session=True)
     _, status, used = os.wait4(process.pid, 0)  # with all that it waited for
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:

@@ -26,7 +26,7 @@ def read_mask(path: str | Path) -> _Mask:
     """Read a mask that the stage `data` wrote: a grey 8-bit PNG, whose values are taken as they are.
 
     Where the name is a SHA-256, as `save_mask` gives it, the pixels must have it: Pillow does not compare the checksums
-    in a PNG's pixels, and takes 0.6 ms for a mask of 256x384, the digest 0.1 ms.
+    of a PNG's pixels. Of 0.40 ms for a mask of 256x384 the digest takes 0.06.
 
     Returns:
         uint8 [H, W], places of classes; 255 is ignored.

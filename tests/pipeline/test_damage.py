@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +144,22 @@ def test_a_cut_or_empty_or_vanished_file_is_a_sentence(
     path.unlink()
     with pytest.raises(DistillError, match=r"missing|cannot be read|no mask can be read"):
         read()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_says_so_and_leaves_nothing(
+    tmp_path: Path, kind: Callable[[Path], tuple[Path, Callable[[], object]]]
+) -> None:
+    """No file may grow beyond 64 bytes; `run_command` makes one sentence of an OSError of this number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large|Error writing") as caught:
+            kind(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG, caught.value
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_others_need_no_checksum(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -127,14 +126,3 @@ def test_the_clock_may_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("time.gmtime", lambda: (1970, 1, 1, 0, 0, 0, 3, 1, 0))
     run.finish("data", "one", 1.0, {})
     assert run.done("data", "one") is not None
-
-
-def test_a_signal_between_begin_and_finish_leaves_the_stage_undone(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run")
-    child = os.fork()
-    if child == 0:
-        run.begin("data", "one")
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert run.done("data", "one") is None
-    assert (run.begin("data", "one") / "started.json").exists()
