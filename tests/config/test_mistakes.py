@@ -64,7 +64,7 @@ VALUES = [
     ),
     (
         "labels: {view: 3}",
-        "labels.view: unknown key (did you mean 'views'?); known: views, top_k, grid",
+        "labels.view: unknown key (did you mean 'views'?); known: views, top_k, grid, engine, workers",
     ),
     (
         "train: {extra: {dise: 1}}",
@@ -78,7 +78,7 @@ VALUES = [
         "export: {output: logit}",
         "export.output: found 'logit', expected 'probabilities', 'logits' or 'class_map' (did you mean 'logits'?)",
     ),
-    ("labels: {zebra: 3}", "labels.zebra: unknown key; known: views, top_k, grid"),
+    ("labels: {zebra: 3}", "labels.zebra: unknown key; known: views, top_k, grid, engine, workers"),
 ]
 
 

@@ -95,10 +95,13 @@ WRONG = [
     ("train.epochs=", "train.epochs: found nothing, expected a whole number"),
     ("data.labeled=nope", "data.labeled: found no file or folder {here}/nope"),
     ("data.unlabeled=[photos, nope]", "data.unlabeled.1: found no file or folder {here}/nope"),
-    ("labels.view=3", "labels.view: unknown key (did you mean 'views'?); known: views, top_k, grid"),
+    ("labels.view=3", "labels.view: unknown key (did you mean 'views'?); known: views, top_k, grid, engine, workers"),
     ("seed=0x_", "seed: found '0x_', expected a whole number"),
     ("seed=&a [*a]", "seed: found '&a [*a]', expected a whole number"),
-    ("labels={view: 3}", "labels.view: unknown key (did you mean 'views'?); known: views, top_k, grid"),
+    (
+        "labels={view: 3}",
+        "labels.view: unknown key (did you mean 'views'?); known: views, top_k, grid, engine, workers",
+    ),
     ("data.validation=2", "data.validation: found 2, expected a path or a number below 1"),
     ("teacher.timm.name=x", "teacher.timm.name: `timm` is no section: nothing can be set below it"),
     (

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from distill.config import LabelSettings
-from distill.core.errors import TeacherError
+from distill.core.errors import DistillError, TeacherError
 from distill.core.files import sha256_of
 from distill.core.progress import Progress
 from distill.core.types import FloatArray, ImageRecord, Images, Predictor, softmax
@@ -18,6 +20,7 @@ from distill.data.views import ViewPlan, render
 from distill.labels import store
 from distill.labels.augmented import Augmented
 from distill.labels.label import ViewLabelling
+from distill.labels.on_ray import label_on_ray
 from distill.labels.shards import complete, planned, shard_path
 from distill.labels.store import LabelStore
 from distill.teaching import same_threads
@@ -206,6 +209,96 @@ def test_parts_are_asked_in_the_batches_that_were_settled(
         second.label_part([0], task)
     assert complete(folder)
     assert LabelStore(folder).facts["batch_size"] == 5
+
+
+class Died(Exception):
+    """Of a worker."""
+
+
+class OneProcess:
+    """What labelling asks of Ray, one call after another; workers die of the shards that they are told to die of."""
+
+    def __init__(self, deaths: list[int]) -> None:
+        kinds = dict.fromkeys(("RayActorError", "WorkerCrashedError", "OutOfMemoryError"), Died)
+        never = type("Never", (Exception,), {})
+        self.exceptions = SimpleNamespace(**kinds, RayError=never, RayTaskError=never)
+        self.deaths, self.started, self.ended = deaths, 0, 0
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def nodes(self) -> list[dict[str, object]]:
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 99.0}}]
+
+    def remote(self, kind: Callable[..., object]) -> object:
+        def start(*given: object) -> object:
+            self.started += 1
+            worker = kind(*given)
+            return SimpleNamespace(
+                settle=SimpleNamespace(remote=lambda: lambda: worker.settle()),
+                label=SimpleNamespace(remote=lambda number: lambda: self._label(worker, number)),
+            )
+
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=start))
+
+    def _label(self, worker: object, number: int) -> object:
+        if number in self.deaths:
+            self.deaths.remove(number)
+            raise Died("of old age")
+        return worker.label(number)
+
+    def wait(self, asked: list[object], **_: object) -> tuple[list[object], list[object]]:
+        return asked[-1:], asked[:-1]
+
+    def get(self, asked: Callable[[], object]) -> object:
+        return asked()
+
+    def kill(self, worker: object) -> None:
+        self.ended += 1
+
+
+@pytest.mark.parametrize(("deaths", "started"), [([], 2), ([1], 3), ([0, 1, 2, 2], 6)])
+def test_workers_that_die_are_replaced_and_their_shards_made_again(
+    tmp_path: Path,
+    ask: Callable[..., LabelStore],
+    records: list[ImageRecord],
+    progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+    deaths: list[int],
+    started: int,
+) -> None:
+    ask(tmp_path / "whole", Brightness())
+    ray = OneProcess(deaths)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    (tmp_path / "labels").mkdir()
+    label_on_ray(tmp_path / "labels", lambda: _labelling(records, tmp_path / "labels"), 2, progress)
+    assert ray.ended == started - 2 and ray.started <= started and ray.deaths == []
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()} == whole
+
+
+def test_a_shard_that_three_workers_died_of_ends_the_labelling(
+    tmp_path: Path, records: list[ImageRecord], progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_VIEWS_A_SHARD", 12)
+    monkeypatch.setitem(sys.modules, "ray", OneProcess([1, 1, 1]))
+    with pytest.raises(DistillError, match="3 workers died at shard 1; Ray says of the last: of old age"):
+        label_on_ray(tmp_path, lambda: _labelling(records, tmp_path), 2, progress)
+    assert not (tmp_path / "store.json").exists()
+
+
+def _labelling(records: list[ImageRecord], folder: Path) -> ViewLabelling:
+    return ViewLabelling(
+        Brightness(),
+        records,
+        folder,
+        LabelSettings(views=3, top_k=2),
+        cache=ImageCache(100),
+        plan=ViewPlan("center_crop", 0.4, True, 0.2, 5),
+        batch_size=7,
+        fingerprint="same",
+        facts={"teacher": "brightness"},
+    )
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
