@@ -106,11 +106,17 @@ def joined() -> Iterator[Team]:
     """The team that torchrun or srun started, of which this process is one.
 
     Rank 0 lets the others go at the end of the block, unless it failed: then its end is theirs.
+
+    Raises:
+        UserError: srun was asked in a way that does not say how many processes a machine has.
     """
     found = launched()
     assert found is not None
-    torchrun = found.by == "torchrun"
-    team = Team(found.rank, found.total, found.local, TorchElasticEnvironment() if torchrun else SLURMEnvironment())
+    try:
+        environment = TorchElasticEnvironment() if found.by == "torchrun" else SLURMEnvironment()
+    except RuntimeError as error:
+        raise UserError("srun: ask for processes by --ntasks-per-node, not by --ntasks") from error
+    team = Team(found.rank, found.total, found.local, environment)
     yield team
     if team.rank == 0:
         team.agree(None)

@@ -24,7 +24,7 @@ from distill.core.launcher import Launched, launched
 from distill.core.metrics_log import MetricsLog
 from distill.core.progress import Progress
 from distill.core.run import Run
-from distill.ranks import ALONE, team_of
+from distill.ranks import ALONE, joined, team_of
 from tests.workplace import COLOURS
 
 # Frozen batch norm and no dropout: then parts of a batch have the gradient of the whole but for rounding.
@@ -157,3 +157,13 @@ def test_who_was_started_with_others(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert launched() == found
+
+
+def test_srun_has_to_say_how_many_a_machine_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "training")
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    with pytest.raises(UserError, match="srun: ask for processes by --ntasks-per-node, not by --ntasks"), joined():
+        pass
