@@ -74,7 +74,8 @@ def read_predictions(path: Path, golden: Golden) -> Predictions:
     image = next((name for name in _IMAGE if name in table.columns), None)
     if image is None:
         raise DataError(f"{path}: expected the column image; found: {', '.join(table.columns)}")
-    named = [(where, str(cell)) for where, cell in zip(table.where, table.columns[image], strict=True)]
+    cells = ["" if cell is None else str(cell) for cell in table.columns[image]]
+    named = list(zip(table.where, cells, strict=True))
     images = _Images(golden.records, path.parent)
     if golden.task.by_pixel:
         if "mask" not in table.columns:

@@ -31,7 +31,7 @@ def test_a_file_of_an_older_version_is_named(tmp_path: Path) -> None:
         open_named(run, "tflite-float32")
 
 
-def test_a_file_is_is_scored_at_every_level(finished: Workplace, tmp_path: Path, progress: Progress) -> None:
+def test_a_file_is_scored_at_every_level(finished: Workplace, tmp_path: Path, progress: Progress) -> None:
     copied = tmp_path / "run"
     shutil.copytree(finished.root / "runs/teacher", copied, ignore=shutil.ignore_patterns("labels", "teacher"))
     document = json.loads(perturb(Run(copied), "tflite-int8", 6, progress).read_text())
