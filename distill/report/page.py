@@ -62,7 +62,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
     Args:
         report: the document of `report.json`.
-        pictures: PNG or JPEG by the names that `fed`, `mistakes` and `masks` use; a missing one is said to be missing.
+        pictures: PNG or JPEG by the names that the report uses; a missing one is said to be missing.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -87,9 +87,8 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     }
     made = _made(rows)
     groups, worse = report["groups"], report["perturbation"]
-    html: str = environment.get_template(
-        "page.html.j2"
-    ).render(
+    template = environment.get_template("page.html.j2")
+    html: str = template.render(
         report=report,
         made=made,
         failed=[gate for gate in report["gates"] if not gate["holds"]],
@@ -101,14 +100,10 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         # Drawn by matplotlib, which escapes the text in it.
         figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704
         worse=[Markup(svg) for svg in sensitivity_curves(worse["kinds"])] if worse else [],  # noqa: S704
-        lines=[{"name": one["name"], "look": look(one["name"])} for one in worse["kinds"][0]["series"]]
-        if worse
-        else [],
+        lines=_lines(worse["kinds"][0]["series"]) if worse else [],
         margins=MARGINS,
         scale=_scale([row["score"] for row in rows if row["score"] and row["runtime"] != "baseline"]),
-        groups=sorted(groups["rows"], key=lambda row: (row["small"], row["scores"][-1]["value"]))[:GROUPS]
-        if groups
-        else [],
+        groups=_hardest_first(groups["rows"])[:GROUPS] if groups else [],
         group_scale=_scale([score for row in groups["rows"] for score in row["scores"]] if groups else []),
         teacher=next((row for row in rows if row["name"] == "teacher" and row["status"] == "ok"), None),
         scored=sum(line["images"] for line in (report["disagreements"] or {"counts": ()})["counts"]),
@@ -132,6 +127,16 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         metric=metric,
     )
     return html
+
+
+def _lines(series: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Name and look of each predictor's line, for the legend."""
+    return [{"name": one["name"], "look": look(one["name"])} for one in series]
+
+
+def _hardest_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Groups by the score of the last predictor; those of few images, of which little is known, behind the others."""
+    return sorted(rows, key=lambda row: (row["small"], row["scores"][-1]["value"]))
 
 
 def _confusion(confusion: Mapping[str, Any] | None, classes: Sequence[str], counted: str) -> str | None:
