@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from distill.core.overlay import IGNORED_COLOR, class_colors
 from distill.report import figures, wording
 from distill.report.masks import WRONG_COLOR
-from distill.report.pictures import GROUPS
+from distill.report.pictures import GROUPS, REASONS
 from distill.report.sensitivity import MARGINS, look, sensitivity_curves
 
 __all__ = ["Tile", "render"]
@@ -117,7 +117,9 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         ignored=_rgb(IGNORED_COLOR),
         addresses={name: address for name, image in pictures.items() if (address := _address(image))},
         environment=[(key, _flat(value)) for key, value in report["environment"].items()],
-        left_out_by_reason=sorted(report["data"]["left_out_by_reason"].items(), key=lambda item: (-item[1], item[0])),
+        left_out_by_reason=sorted(report["data"]["left_out_by_reason"].items(), key=lambda item: (-item[1], item[0]))[
+            :REASONS
+        ],
         made_at=_day_and_time(report["created_at"]),
         nothing=wording.NOTHING,
         split=report["split"],
