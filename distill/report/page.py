@@ -92,7 +92,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         report=report,
         made=made,
         failed=[gate for gate in report["gates"] if not gate["holds"]],
-        gates=[_gate(gate) for gate in report["gates"]],
+        gates=[_gate(gate) for gate in sorted(report["gates"], key=lambda gate: bool(gate["holds"]))],
         rejected=[row for row in rows if row["status"] == "rejected"],
         tiles=_tiles(report, made) if made else [],
         threads=sorted({timing["threads"] for row in rows for timing in row["latency"] or ()}),
