@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from distill.core.overlay import IGNORED_COLOR, class_colors
 from distill.report import figures, wording
 from distill.report.masks import WRONG_COLOR
-from distill.report.pictures import GROUPS
+from distill.report.pictures import GROUPS, REASONS
 from distill.report.sensitivity import MARGINS, look, sensitivity_curves
 
 __all__ = ["Tile", "render"]
@@ -62,7 +62,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
     Args:
         report: the document of `report.json`.
-        pictures: PNG or JPEG by the names that `fed`, `mistakes` and `masks` use; a missing one is said to be missing.
+        pictures: PNG or JPEG by the names that the report uses; a missing one is said to be missing.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -87,13 +87,12 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     }
     made = _made(rows)
     groups, worse = report["groups"], report["perturbation"]
-    html: str = environment.get_template(
-        "page.html.j2"
-    ).render(
+    template = environment.get_template("page.html.j2")
+    html: str = template.render(
         report=report,
         made=made,
         failed=[gate for gate in report["gates"] if not gate["holds"]],
-        gates=[_gate(gate) for gate in report["gates"]],
+        gates=[_gate(gate) for gate in sorted(report["gates"], key=lambda gate: bool(gate["holds"]))],
         rejected=[row for row in rows if row["status"] == "rejected"],
         tiles=_tiles(report, made) if made else [],
         threads=sorted({timing["threads"] for row in rows for timing in row["latency"] or ()}),
@@ -101,14 +100,10 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         # Drawn by matplotlib, which escapes the text in it.
         figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704
         worse=[Markup(svg) for svg in sensitivity_curves(worse["kinds"])] if worse else [],  # noqa: S704
-        lines=[{"name": one["name"], "look": look(one["name"])} for one in worse["kinds"][0]["series"]]
-        if worse
-        else [],
+        lines=_lines(worse["kinds"][0]["series"]) if worse else [],
         margins=MARGINS,
         scale=_scale([row["score"] for row in rows if row["score"] and row["runtime"] != "baseline"]),
-        groups=sorted(groups["rows"], key=lambda row: (row["small"], row["scores"][-1]["value"]))[:GROUPS]
-        if groups
-        else [],
+        groups=_hardest_first(groups["rows"])[:GROUPS] if groups else [],
         group_scale=_scale([score for row in groups["rows"] for score in row["scores"]] if groups else []),
         teacher=next((row for row in rows if row["name"] == "teacher" and row["status"] == "ok"), None),
         scored=sum(line["images"] for line in (report["disagreements"] or {"counts": ()})["counts"]),
@@ -122,7 +117,9 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         ignored=_rgb(IGNORED_COLOR),
         addresses={name: address for name, image in pictures.items() if (address := _address(image))},
         environment=[(key, _flat(value)) for key, value in report["environment"].items()],
-        left_out_by_reason=sorted(report["data"]["left_out_by_reason"].items(), key=lambda item: (-item[1], item[0])),
+        left_out_by_reason=sorted(report["data"]["left_out_by_reason"].items(), key=lambda item: (-item[1], item[0]))[
+            :REASONS
+        ],
         made_at=_day_and_time(report["created_at"]),
         nothing=wording.NOTHING,
         split=report["split"],
@@ -132,6 +129,16 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         metric=metric,
     )
     return html
+
+
+def _lines(series: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Name and look of each predictor's line, for the legend."""
+    return [{"name": one["name"], "look": look(one["name"])} for one in series]
+
+
+def _hardest_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Groups by the score of the last predictor; those of few images, of which little is known, behind the others."""
+    return sorted(rows, key=lambda row: (row["small"], row["scores"][-1]["value"]))
 
 
 def _confusion(confusion: Mapping[str, Any] | None, classes: Sequence[str], counted: str) -> str | None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from distill.data.views import Resize
 
 __all__ = [
-    "AUDITED", "DISAGREEMENTS", "EPOCHS", "GROUPS", "HEAT_MAPS", "LARGEST", "MASKS", "MISTAKES", "MOST", "as_jpeg",
-    "copy_of", "fitting", "photo", "scaled_photo",
+    "AUDITED", "DISAGREEMENTS", "EPOCHS", "GROUPS", "HEAT_MAPS", "LARGEST", "MASKS", "MISTAKES", "MOST", "REASONS",
+    "as_jpeg", "copy_of", "fitting", "photo", "scaled_photo",
 ]  # fmt: skip
 
 MISTAKES: Final = 12
@@ -31,6 +31,7 @@ MASKS: Final = 3  # of the best, of the middle and of the worst images each, six
 EPOCHS: Final = 6  # of the strip through training
 AUDITED: Final = 16  # of what the audit found
 GROUPS: Final = 200  # lines of the table; `report.json` has all
+REASONS: Final = 50  # why images were left out, of which damaged files may have one each
 
 MOST: Final = 150
 """Pictures of a page. The bounds above let at most 130 come together."""

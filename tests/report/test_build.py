@@ -129,6 +129,10 @@ def test_classification_in_its_own_figures(tmp_path: Path, monkeypatch: pytest.M
     assert student["details"].keys() == {"macro F1"}
     assert [(m["truth"], m["answer"]) for m in document["mistakes"]] == [("cup", "background"), ("cup", "plate")]
     assert document["masks"] is document["class_scores"] is None
+    wrong = {tuple(line["right"]): line["images"] for line in document["disagreements"]["counts"]}
+    assert wrong == {("teacher", "student"): 4, ("teacher",): 2}
+    assert [m["answers"][1]["answer"] for m in document["disagreements"]["images"]] == ["background", "plate"]
+    assert "- No int8 file passed its proof" in (run.root / "report.md").read_text()
     own = config("classification")
     own.data.unlabeled = run.root.resolve() / "images" / "unlabeled"
     notes = write_report(run, own)["notes"]

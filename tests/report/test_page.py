@@ -264,8 +264,10 @@ def test_groups_stand_with_the_hardest_first_and_few_images_last(
     assert re.findall("night|day|fog", table) == ["night", "day", "fog"]
     assert 'href="#groups"' in html
     report["groups"]["rows"] = [row(f"scene {i}", i / 1000, False) for i in range(1000)]
+    report["data"]["left_out_by_reason"] = {f"damaged at byte {i}": 1 for i in range(1000)}
     html = render(report, pictures)
     assert html.count(">scene ") == 200 and "800 more groups are in report.json" in Page(html).text
+    assert html.count("damaged at byte") == 50 and "950 rarer reasons are not shown" in html
 
 
 def test_scores_of_validation_are_not_called_test(report: dict[str, Any], pictures: dict[str, bytes]) -> None:
