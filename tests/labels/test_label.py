@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -235,7 +236,7 @@ class OneProcess:
             self.started += 1
             worker = kind(*given)
             return SimpleNamespace(
-                settle=SimpleNamespace(remote=lambda: lambda: worker.settle()),
+                settle=SimpleNamespace(remote=functools.partial(getattr, worker, "settle")),
                 label=SimpleNamespace(remote=lambda number: lambda: self._label(worker, number)),
             )
 
