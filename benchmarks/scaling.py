@@ -5,9 +5,10 @@ that what is done for each image is the stage's own work and not the networks'. 
 for an image, gets `--more` times as many.
 
 - Time is processor time of the process and all that it starts: other load on the machine changes it little.
-- A stage's fixed cost t0 (imports, building networks, converting a file) is what it takes for 24 images, and is taken
-  off: the exponent is log4((t16 - t0) / (t4 - t0)). Where less than a quarter of t16 is more than t0, the stage hardly
-  grows, a difference would be noise, and the exponent is the plain log4(t16 / t4).
+- A stage has a fixed cost (imports, building networks, converting a file), which 24 images show nearly alone. So the
+  exponent is k of the curve t = fixed + each * n ** k that comes nearest to all four times. Where less than a quarter
+  of the longest is more than the shortest, the stage hardly grows, the curve would be noise, and the exponent is the
+  plain log4(t16 / t4).
 - Memory is the largest resident set of any one process. Its exponent is the plain log4(m16 / m4): 0 is flat.
 
     python benchmarks/scaling.py [--task classification|segmentation] [--images 250] [--more 8] [--at-once]
@@ -29,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from _tiny import CONFIGS, write_images
 from rich.console import Console
 from rich.table import Table
@@ -76,7 +78,7 @@ def main() -> None:
     table = Table("stage", "images", "processor time, s", "exponent", "peak memory, MB", "exponent")
     rows = []
     for stage in STAGES:
-        time_exponent = exponent([cost.cpu_s for cost in costs[stage]])
+        time_exponent = exponent(counts[stage], [cost.cpu_s for cost in costs[stage]])
         memory_exponent = math.log(costs[stage][-1].peak_mb / costs[stage][-2].peak_mb, 4)
         cells = [" / ".join(f"{value:{how}}" for value in values) for values, how in (
             (counts[stage], "d"), ([c.cpu_s for c in costs[stage]], ".1f"), ([c.peak_mb for c in costs[stage]], ".0f"),
@@ -97,12 +99,14 @@ def main() -> None:
     print(json.dumps({"stages": rows, "task": options.task}))
 
 
-def exponent(seconds: list[float]) -> float:
-    """How time grows, from what nearly no images, 1, 4 and 16 times as many take."""
-    fixed, _, some, most = seconds
-    if most - fixed < _GROWS * most or some <= fixed:
-        return math.log(most / some, 4)
-    return math.log((most - fixed) / (some - fixed), 4)
+def exponent(images: list[int], seconds: list[float]) -> float:
+    """How time grows: k of the fixed + each * images ** k that comes nearest to what was measured."""
+    if seconds[-1] - seconds[0] < _GROWS * seconds[-1]:
+        return math.log(seconds[-1] / seconds[-2], images[-1] / images[-2])
+    tried = np.arange(0.05, 3.0, 0.01)
+    columns = [np.stack([np.ones(len(images)), (np.array(images) / images[-1]) ** k], axis=1) for k in tried]
+    misses = [np.linalg.lstsq(column, np.array(seconds), rcond=None)[1].sum() for column in columns]
+    return float(tried[int(np.argmin(misses))])
 
 
 def _stages(place: Path, task: str, images: int, stages: tuple[str, ...]) -> dict[str, Cost]:
