@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
+from distill.core.errors import StoreError
 from distill.core.types import FloatArray
 from distill.data.views import View
 from distill.labels import shards
-from distill.labels.shards import Store, values, write_columns
+from distill.labels.shards import Store, shard_path, values, write_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,6 +107,13 @@ class LabelStore(Store):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "views", _FORMAT, _Columns._fields, ("views", "top_k"))
         self.views, self._k = self.numbers["views"], self.numbers["top_k"]
+        for number, batch in enumerate(self._batches):
+            each = {name: getattr(batch.schema.field(name).type, "list_size", 0) for name in ("flip", "ids")}
+            if each != {"flip": self.views, "ids": self.views * self._k}:
+                raise StoreError(
+                    f"{folder}: store.json says {self.views} views with {self._k} classes each, which"
+                    f" {shard_path(folder, number).name} has not: {self._again}"
+                )
         self._a_shard = images_a_shard(self.views)
         self._columns: dict[int, _Columns] = {}
 
@@ -171,6 +179,11 @@ class LabelStore(Store):
         columns = self._columns.get(number)
         if columns is None:
             columns = self._columns[number] = _Columns.of(self.batch(number), self._k)
+            if columns.ids.size and (largest := int(columns.ids.max())) >= self.classes:
+                raise StoreError(
+                    f"{self.folder}: store.json says {self.classes} classes, but {shard_path(self.folder, number).name}"
+                    f" names number {largest}: {self._again}"
+                )
         return columns
 
 

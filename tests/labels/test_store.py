@@ -231,6 +231,14 @@ def test_a_store_older_than_maps_is_one_of_views(two_shards: Path) -> None:
     assert len(LabelStore(two_shards)) == 18
 
 
+@pytest.mark.parametrize(("key", "value"), [("classes", 0), ("classes", 3), ("top_k", 1), ("views", 2)])
+def test_a_description_of_other_answers_than_there_are(two_shards: Path, key: str, value: int) -> None:
+    facts = json.loads((two_shards / "store.json").read_text())
+    (two_shards / "store.json").write_text(json.dumps({**facts, key: value}))
+    with pytest.raises(StoreError, match=r"store\.json says"):
+        LabelStore(two_shards).targets(0)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"views": 3}'])
 def test_a_damaged_description(two_shards: Path, content: str) -> None:
     (two_shards / "store.json").write_text(content)
