@@ -78,6 +78,24 @@ def test_what_was_written_is_read(two_shards: Path) -> None:
             assert store.entropy(index)[place] == pytest.approx(entropy[index], rel=1e-3, abs=1e-3)
 
 
+def test_what_was_said_of_one_view_of_each_image(two_shards: Path) -> None:
+    store = LabelStore(two_shards)
+    for number in range(store.shards):
+        whole = store.shard(number)
+        for index in range(store.views):
+            said = store.said(number, index)
+            for name in ("ids", "probabilities", "tail", "entropy"):
+                assert np.array_equal(getattr(said, name), getattr(whole, name)[index :: store.views])
+
+
+def test_a_store_is_about_its_images_in_their_order(two_shards: Path) -> None:
+    store = LabelStore(two_shards)
+    images = [store.image(place) for place in range(store.images)]
+    assert store.is_about(iter(images))
+    for others in (images[:-1], [*images, images[0]], [*images[:-2], images[-1], images[-2]], []):
+        assert not store.is_about(others)
+
+
 def test_the_same_answers_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_shard(tmp_path / name, shard_of(range(10), 4, 3, 8), 8, "same")
