@@ -19,13 +19,14 @@ import re
 import stat
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO
 
 from distill.core.errors import DataError
 from distill.data import parquet_rows
 from distill.data.remote import is_url, part
 
-__all__ = ["NotAFileError", "archive_of", "opened"]
+__all__ = ["NotAFileError", "archive_of", "is_there", "opened"]
 
 _MEMBER = re.compile(
     r"(?P<archive>.+?\.tar)!(?P<start>\d+)\+(?P<size>\d+)(?:/.*)?", re.ASCII | re.DOTALL | re.IGNORECASE
@@ -43,6 +44,12 @@ def archive_of(address: str) -> str:
     """The archive or table in which an image is; the address itself of a file."""
     found = _MEMBER.fullmatch(address) or _ROW.fullmatch(address)
     return found[1] if found else address
+
+
+def is_there(address: str) -> bool:
+    """Whether the file or archive of an image still is; of URLs it is taken for granted."""
+    file = archive_of(address)
+    return is_url(file) or Path(file).is_file()
 
 
 @contextlib.contextmanager

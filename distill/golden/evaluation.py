@@ -14,6 +14,7 @@ from distill.core.run import MADE_BY
 from distill.core.task import Answers, Task
 from distill.core.types import Predictor
 from distill.data.manifest import Manifest
+from distill.data.opener import is_there
 from distill.data.sources import listing
 from distill.evaluate import evaluate
 from distill.golden.document import gather
@@ -144,7 +145,7 @@ def _images(
 def _without_shown(work: Work, manifest: Manifest) -> tuple[Manifest, list[dict[str, Any]], int]:
     """Leave out images that a training or validation image shows; how many of these could not be looked at."""
     used = [r for r in work.manifest().records if r.split != "test"]
-    there = [r for r in used if Path(r.path).is_file()]
+    there = [r for r in used if is_there(r.path)]
     known = {r.id: r for r in used}
     held_out = manifest.of("test")
     paths = {r.id: r.path for r in held_out}

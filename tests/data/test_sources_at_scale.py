@@ -36,7 +36,7 @@ from distill.data.batches import ImageCache
 from distill.data.decode import decode
 from distill.data.manifest import Manifest, scan
 from distill.data.mask_file import read_mask
-from distill.data.opener import opened
+from distill.data.opener import is_there, opened
 from distill.data.sources import find
 from tests.workplace import CONFIG, write_photos
 
@@ -605,3 +605,9 @@ def test_a_run_on_archives_asks_the_teacher_what_a_run_on_folders_asks(tmp_path:
     assert len(stores[0]) > 0 and stores[0] == stores[1]
     again = load_config(tmp_path / "tars.yaml", [f"output={tmp_path / 'tars'}"])
     assert all(step.done for step in pipeline.plan(again)[0][:3])
+
+
+def test_an_image_is_there_as_long_as_its_archive_is(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"")
+    addresses = [f"{tmp_path}/x.tar!512+3/a.jpg", f"{tmp_path}/x.parquet!image:1/a.jpg", "memory://x/a.jpg"]
+    assert [is_there(address) for address in addresses] == [True, False, True]
