@@ -78,7 +78,10 @@ def _write_photo(folder: Path, part: str, number: int, side: int, rng: np.random
     name, colour = list(_COLOURS.items())[number % len(_COLOURS)]
     target = folder if part == "unlabeled" else folder / name
     target.mkdir(parents=True, exist_ok=True)
-    _save(rng.normal(colour, 45, (side, side, 3)), target / f"{number:05d}.png")
+    # Noise alone is flat once it is made small, so all of it would look like copies; photos have coarse structure.
+    coarse = Image.fromarray(np.clip(rng.normal(128, 45, (6, 6, 3)), 0, 255).astype(np.uint8))
+    coarse = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.float64) - 128
+    _save(rng.normal(colour + coarse, 20), target / f"{number:05d}.png")
 
 
 def _write_scene(folder: Path, part: str, number: int, side: int, rng: np.random.Generator) -> None:

@@ -278,7 +278,8 @@ class Gallery:
             yield from self._alike(photos[at : at + each], groups[at : at + each])
 
     def _alike(self, photos: Sequence[Sequence[Fingerprint]], groups: Sequence[int]) -> Iterator[list[Alike]]:
-        hashes = [_bits(_turned(_waves(print_.thumbnail), turn)) for p in photos for print_ in p for turn in _TURNS]
+        waves = (_waves(print_.thumbnail) for photo in photos for print_ in photo)
+        hashes = [_bits(_turned(wave, turn)) for wave in waves for turn in _TURNS]
         # Empty pages and symmetric things have few hashes, however they are turned.
         different, which = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
         rows, members, distances = self._index.near(different)
