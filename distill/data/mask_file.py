@@ -22,11 +22,13 @@ _Mask = npt.NDArray[np.uint8]
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
-def read_mask(path: str | Path) -> _Mask:
-    """Read a mask that the stage `data` wrote: a grey 8-bit PNG, whose values are taken as they are.
+def read_mask(path: str | Path, *, stored: bool = True) -> _Mask:
+    """Read a mask: a grey 8-bit PNG, whose values are taken as they are.
 
-    Where the name is a SHA-256, as `save_mask` gives it, the pixels must have it: Pillow does not compare the checksums
-    of a PNG's pixels. Of 0.40 ms for a mask of 256x384 the digest takes 0.06.
+    Args:
+        path: of the file.
+        stored: `save_mask` wrote it. Then its pixels must have the SHA-256 that is its name: Pillow does not compare
+            the checksums of a PNG's pixels. Of 0.40 ms for a mask of 256x384 the digest takes 0.06.
 
     Returns:
         uint8 [H, W], places of classes; 255 is ignored.
@@ -44,10 +46,10 @@ def read_mask(path: str | Path) -> _Mask:
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes, as in `distill.data.decode`
         raise DataError(f"{path}: a damaged mask ({error})") from None
     name = Path(path).stem
-    if _KEY.fullmatch(name) and name != _key(mask):
+    if stored and _KEY.fullmatch(name) and name != _key(mask):
         raise DataError(
-            f"{path}: a damaged mask (its pixels are not those that it is named by). Where a run wrote it, delete the"
-            " run's folder `data` and run the same command again"
+            f"{path}: a damaged mask (its pixels are not those that it is named by). Delete the run's folder `data` and"
+            " run the same command again"
         )
     return mask
 

@@ -207,12 +207,16 @@ def _checked(read: Callable[[], Any], record: ImageRecord, golden: Golden) -> An
 def _files(folder: Path) -> Iterator[tuple[str, str, Callable[[], Any]]]:
     for file in walk(folder):
         if file.lower().endswith(".png"):
-            yield file, str(PurePath(os.path.relpath(file, folder)).with_suffix("")), partial(read_mask, file)
+            yield (
+                file,
+                str(PurePath(os.path.relpath(file, folder)).with_suffix("")),
+                partial(read_mask, file, stored=False),
+            )
 
 
 def _mask_of(folder: Path, cell: Any) -> Callable[[], Any]:
     if not isinstance(cell, bytes):
-        return partial(read_mask, folder / str(cell))
+        return partial(read_mask, folder / str(cell), stored=False)
 
     def decode() -> Any:
         try:

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from distill.core.run import Run
+from distill.core.tables import write_table
 from distill.data.views import View
 from distill.labels.again import sampled
 from distill.labels.dump import harmless
@@ -270,5 +271,4 @@ def _change_manifest(run: Path, without: int = 0) -> None:
         for row in rows:
             row["hidden"] = row["hidden"] or (row["split"] == "train" and row["label"] is not None)
         rows.append({**rows[0], "id": "", "path": "gone.png", "split": None, "reason": "cannot be read (no such file)"})
-    changed = pyarrow.Table.from_pylist(rows, schema=table.schema)
-    pyarrow.parquet.write_table(changed, run / "data/manifest.parquet")
+    write_table(pyarrow.Table.from_pylist(rows, schema=table.schema), run / "data/manifest.parquet")

@@ -127,7 +127,7 @@ def test_a_full_disk_is_one_message_and_loses_nothing(workplace: Workplace) -> N
 def test_two_runs_do_not_share_a_folder(workplace: Workplace) -> None:
     first = workplace.start("run", "teacher.yaml", "--until", "teacher")
     wait_for(workplace.root / "runs/teacher/teacher/started.json", first)
-    assert "is in use by another distill process" in workplace.run("run", "teacher.yaml", expect=2)
+    assert f"is in use by process {first.pid} on" in workplace.run("run", "teacher.yaml", expect=2)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
 

@@ -270,7 +270,7 @@ def test_any_predictor_can_be_scored(manifest: Manifest) -> None:
 
 def test_an_image_that_is_repeated_shows_another_view_each_time(finished: Workplace, manifest: Manifest) -> None:
     store = LabelStore(finished.root / "runs/teacher/labels")
-    records = manifest.of("train")[:3] * 4
+    records = list(manifest.of("train")[:3]) * 4
     ones = np.ones(len(records), np.float32)
     settings = {"temperature": 1.0, "truth_weight": 0.5, "label_smoothing": 0.0, "seed": 0}
     lesson = (examples := PseudoLabelled(records, store, manifest.classes, weights=ones, **settings)).lesson(

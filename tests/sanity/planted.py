@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from distill import examples, map_examples, map_losses, stages, train
+from distill.core.types import Images
 from distill.data import batches, views
 from distill.data.manifest import Manifest
 from distill.examples import Lesson
@@ -144,8 +145,13 @@ def _bgr(patch: Patch) -> None:
 
 
 def _batch_in_another_order(patch: Patch) -> None:
-    right = np.stack
-    patch.setattr(batches, "np", type("np", (), {"stack": staticmethod(lambda parts: right(parts)[::-1].copy())}))
+    right = batches.Loader.load
+
+    def turned(self: batches.Loader, *arguments: Any) -> Iterator[Images]:
+        for images in right(self, *arguments):
+            yield images[::-1].copy()
+
+    patch.setattr(batches.Loader, "load", turned)
 
 
 def _labels_shuffled_in_the_data(patch: Patch) -> None:

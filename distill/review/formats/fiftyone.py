@@ -105,7 +105,7 @@ def _masks(subject: Subject, path: Path, finder: Finder) -> Iterator[Found | str
     for file in sorted((path / "labels").iterdir()):
         try:
             record = finder.find(file.stem)
-            mask = table[read_mask(file)]
+            mask = table[read_mask(file, stored=False)]
         except (ValueError, UserError) as error:
             yield str(error)
             continue
