@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from export.cached import made_once
+from distill.core.cached import made_once
 
 __all__ = ["UnavailableError", "python_of"]
 
