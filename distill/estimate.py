@@ -20,6 +20,7 @@ from distill.config import RunConfig
 from distill.core import plugins
 from distill.core.memory import peak_bytes
 from distill.core.settings import TrainSettings
+from distill.core.task import build_task
 from distill.core.types import Predictor
 from distill.data import masks
 from distill.data.decode import DecodeError, decode
@@ -99,8 +100,7 @@ def estimate(config: RunConfig, candidates: Sequence[Candidate]) -> dict[str, Es
         notes.append(f"{1 / step_s:.0f} images/s in training")
         del network  # an ensemble may hold one at a time
     found["teacher"] = Estimate(fitting + scored, disk, peak_bytes(), ", ".join(notes))
-    module = plugins.load("tasks", config.task)
-    asked, an_image = module.build(module.Config(), class_names).size_of_store(config.labels)
+    asked, an_image = build_task(config.task, class_names).size_of_store(config.labels)
     views = counts.train * asked
     asking = views * max(answer_s, (cut_s + read_s / asked) / _CORES)
     found["labels"] = Estimate(asking, round(counts.train * an_image), peak_bytes(), f"{views:,} views")

@@ -28,7 +28,7 @@ from distill.core.files import digest_of, sha256_of, write_json
 from distill.core.progress import Progress
 from distill.core.run import Run
 from distill.core.settings import TeacherSettings
-from distill.core.task import Metric, Task
+from distill.core.task import Metric, build_task
 from distill.data import sources
 from distill.data.corrections import Corrections
 from distill.data.demo import images_in_demo, with_demo
@@ -274,8 +274,7 @@ class _Steps:
     def __init__(self, config: RunConfig, folder: Run, console: Console, until: StageName | None) -> None:
         self._config, self._run, self._console = config, folder, console
         self._until = STAGES.index(until or STAGES[-1])
-        module = plugins.load("tasks", config.task)
-        self._task: Task = module.build(module.Config(), ())  # the classes are not known before the stage `data`
+        self._task = build_task(config.task)  # the classes are not known before the stage `data`
         self._did: list[str] = []
         self.fingerprints: dict[str, str] = {}
 

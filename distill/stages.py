@@ -34,7 +34,7 @@ from distill.core.overlay import background, class_colors, overlay
 from distill.core.progress import Progress
 from distill.core.run import Run, locks_held
 from distill.core.settings import FitSettings, Settings, TeacherSettings, TrainSettings
-from distill.core.task import Score, Task
+from distill.core.task import Score, Task, build_task
 from distill.core.types import ImageRecord, Predictor
 from distill.data import sources
 from distill.data.batches import ImageCache
@@ -100,9 +100,7 @@ class Work:
 
     def task(self, manifest: Manifest) -> Task:
         """What right means."""
-        module = plugins.load("tasks", self.config.task)
-        task: Task = module.build(module.Config(), manifest.classes)
-        return task
+        return build_task(self.config.task, manifest.classes)
 
     def view_plan(self, settings: TrainSettings) -> ViewPlan:
         """How random views are drawn."""
@@ -163,9 +161,7 @@ def data(
     work: Work, candidates: Sequence[sources.Candidate], known: Manifest | None, corrections: Corrections
 ) -> dict[str, Any]:
     """Read every image; say which split it is in or why it was left out."""
-    module = plugins.load("tasks", work.config.task)
-    by_pixel = module.build(module.Config(), ()).by_pixel
-    masks = work.run.folder("data") / "masks" if by_pixel else None
+    masks = work.run.folder("data") / "masks" if build_task(work.config.task).by_pixel else None
     manifest = scan(candidates, work.config.data, known, work.progress, masks, corrections)
     pairs = find_pairs(manifest, work.cache(), work.progress)
     write_json(work.run.folder("data") / LEAKS, [asdict(pair) for pair in pairs])

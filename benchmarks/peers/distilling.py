@@ -34,7 +34,7 @@ from distill.core import plugins
 from distill.core.environment import describe_environment
 from distill.core.files import read_json
 from distill.core.run import Run
-from distill.core.task import Task
+from distill.core.task import build_task
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.evaluate import evaluate
@@ -109,8 +109,7 @@ def _trained(python: Path, module: str, run: Run, epochs: int, scratch: Path) ->
     manifest = Manifest.load(run.folder("data") / "manifest.parquet")
     student: Network = plugins.build(config.student, manifest.classes)
     load_weights(student.backbone, output)
-    task_module = plugins.load("tasks", config.task)
-    task: Task = task_module.build(task_module.Config(), manifest.classes)
+    task = build_task(config.task, manifest.classes)
     cache = ImageCache(config.data.max_megapixels)
     score, _ = evaluate(TorchPredictor(student), task, manifest.of("test"), cache, config.data.resize)
     return {**measured, "labelling_s": 0.0, "accuracy": score.as_dict()["accuracy"]}

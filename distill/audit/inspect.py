@@ -24,10 +24,10 @@ from distill.audit.measure import Measures
 from distill.audit.pictures import Pictures
 from distill.audit.subject import Subject
 from distill.audit.survey import Near, Survey
-from distill.core import plugins
 from distill.core.files import digest_of
 from distill.core.overlay import background
 from distill.core.progress import Progress
+from distill.core.task import build_task
 from distill.core.types import SPLITS, ImageRecord
 from distill.data.batches import ImageCache
 from distill.data.candidate import Candidate
@@ -93,7 +93,7 @@ def inspect(subject: Subject, candidates: Sequence[Candidate], progress: Progres
     Raises:
         DataError: masks that cannot be used.
     """
-    masks = bool(plugins.load("tasks", subject.task).build(None, ()).by_pixel)
+    masks = build_task(subject.task).by_pixel
     with tempfile.TemporaryDirectory() as folder:
         survey = Survey(len(candidates), Path(folder))
         written = Path(folder) / "masks" if masks else None

@@ -31,6 +31,7 @@ from distill.core import plugins
 from distill.core.errors import DistillError
 from distill.core.progress import Progress
 from distill.core.run import Run
+from distill.core.task import build_task
 from distill.core.types import FloatArray, ImageRecord, Images, softmax
 from distill.data.batches import ImageCache, iterate
 from distill.data.manifest import Manifest
@@ -227,7 +228,7 @@ def _answers(run: Run | None, manifest: Manifest, config: RunConfig | None) -> I
         return
     if tuple(run.summary("data")["classes"]) != manifest.classes:
         return
-    task = plugins.load("tasks", config.task).build(None, manifest.classes)
+    task = build_task(config.task, manifest.classes)
     for split in ("validation", "test"):
         path = run.answers("teacher", split)
         if path.exists():

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from distill import __version__
-from distill.core import plugins
 from distill.core.errors import RunFolderError, UserError
 from distill.core.files import read_json
 from distill.core.metrics_log import MetricsLog
 from distill.core.run import Run
-from distill.core.task import Answers, Task
+from distill.core.task import Answers, Task, build_task
 from distill.core.types import ImageRecord, Split
 from distill.data.manifest import Manifest
 from distill.labels.stat import settings_of
@@ -126,9 +125,7 @@ def _common_task(runs: Sequence[_Opened]) -> Task:
                 f"{first.name} answers in the classes {', '.join(first.manifest.classes)}, {other.name} in"
                 f" {', '.join(other.manifest.classes)}: only runs with the same classes, in one order, can be compared"
             )
-    module = plugins.load("tasks", first.settings["task"])
-    task: Task = module.build(module.Config(), first.manifest.classes)
-    return task
+    return build_task(first.settings["task"], first.manifest.classes)
 
 
 def _shared_images(runs: Sequence[_Opened]) -> tuple[Split, list[str], int]:

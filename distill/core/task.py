@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from distill.core import plugins
 from distill.core.types import FloatArray, ImageRecord, Predictor
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from distill.losses import LessonLoss
     from distill.map_losses import MapLossName
 
-__all__ = ["Answers", "Figure", "Interval", "Metric", "Parity", "Profile", "Score", "Task"]
+__all__ = ["Answers", "Figure", "Interval", "Metric", "Parity", "Profile", "Score", "Task", "build_task"]
 
 
 @dataclass(frozen=True)
@@ -287,3 +288,10 @@ class Task(ABC):
         Args:
             extra: losses of maps beside it, with their weights; empty where images are answered.
         """
+
+
+def build_task(name: str, class_names: Sequence[str] = ()) -> Task:
+    """The task of this name; without classes it says what does not hang on them, such as its metric."""
+    module = plugins.load("tasks", name)
+    task: Task = module.build(module.Config(), class_names)
+    return task

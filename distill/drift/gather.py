@@ -16,12 +16,11 @@ import numpy.typing as npt
 from distill import __version__
 from distill.config import RunConfig
 from distill.config_file import load_config
-from distill.core import plugins
 from distill.core.errors import DataError
 from distill.core.files import sha256_of
 from distill.core.progress import Progress
 from distill.core.run import Run
-from distill.core.task import Task
+from distill.core.task import build_task
 from distill.core.types import FloatArray, ImageRecord
 from distill.data.batches import ImageCache
 from distill.data.candidate import walk
@@ -100,8 +99,7 @@ def gather(
     network, card = load_student(run)
     config = load_config(run.root / "config.yaml")
     manifest = Manifest.load(run.folder("data") / "manifest.parquet")
-    module = plugins.load("tasks", config.task)
-    task: Task = module.build(module.Config(), manifest.classes)
+    task = build_task(config.task, manifest.classes)
     cache = ImageCache(config.data.max_megapixels)
     known = {record.id: record.split for record in manifest.records}
     rng = np.random.default_rng(config.seed)

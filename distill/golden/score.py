@@ -13,13 +13,14 @@ from distill.config_file import load_config
 from distill.core.errors import UserError
 from distill.core.progress import Progress
 from distill.core.run import Run
+from distill.core.task import build_task
 from distill.core.types import Split
 from distill.data.manifest import Manifest
 from distill.data.sources import has_masks
 from distill.data.views import Resize
 from distill.golden.document import gather
 from distill.golden.predictions import read_predictions
-from distill.golden.subject import Golden, build_task, find_in_classes, read_images, settings_for
+from distill.golden.subject import Golden, find_in_classes, read_images, settings_for
 from distill.stages import MANIFEST
 
 __all__ = ["score"]

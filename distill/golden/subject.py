@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from distill.config import DataSettings
-from distill.core import plugins
 from distill.core.errors import DataError
 from distill.core.progress import Progress
 from distill.core.task import Task
@@ -20,7 +19,7 @@ from distill.data.manifest import Manifest, scan
 from distill.data.sources import find_test
 from distill.data.views import Resize
 
-__all__ = ["Golden", "build_task", "find_in_classes", "read_images", "settings_for"]
+__all__ = ["Golden", "find_in_classes", "read_images", "settings_for"]
 
 
 @dataclass(frozen=True)
@@ -138,13 +137,6 @@ def read_images(
             f"{option}: none of {len(manifest.entries)} files is a labelled image that can be used: {reasons}"
         )
     return manifest
-
-
-def build_task(name: str, classes: Sequence[str]) -> Task:
-    """The task of this name."""
-    module = plugins.load("tasks", name)
-    task: Task = module.build(module.Config(), classes)
-    return task
 
 
 def _renamed(error: DataError, option: str) -> DataError:

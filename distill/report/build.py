@@ -9,11 +9,10 @@ from typing import Any
 
 from distill import __version__
 from distill.config import Gates, RunConfig
-from distill.core import plugins
 from distill.core.files import read_json, write_json, write_text
 from distill.core.metrics_log import MetricsLog
 from distill.core.run import MADE_BY, Run
-from distill.core.task import Answers, Metric, Task
+from distill.core.task import Answers, Metric, build_task
 from distill.core.types import Split
 from distill.data.groups import find_groups
 from distill.data.manifest import Manifest
@@ -41,8 +40,7 @@ def write_report(run: Run, config: RunConfig) -> dict[str, Any]:
         The document, as written to report.json.
     """
     manifest = Manifest.load(run.folder("data") / "manifest.parquet")
-    module = plugins.load("tasks", config.task)
-    task: Task = module.build(module.Config(), manifest.classes)
+    task = build_task(config.task, manifest.classes)
     metric = task.metric
     split: Split = "test" if manifest.of("test", labelled=True) else "validation"
     summaries = {name: run.summary(name) for name in ("data", "teacher", "labels", "student", "baseline")}

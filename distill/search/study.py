@@ -23,11 +23,11 @@ from rich.console import Console
 from distill import pipeline
 from distill.config import RunConfig
 from distill.config_file import load_config
-from distill.core import plugins
 from distill.core.errors import DistillError, UserError
 from distill.core.files import digest_of, read_json, write_json, write_text
 from distill.core.run import Run
 from distill.core.settings import Settings
+from distill.core.task import build_task
 from distill.data.demo import with_demo
 from distill.search.space import Parameter, read_space
 from distill.yaml_document import YamlDumper
@@ -131,8 +131,7 @@ class _Worker:
     ) -> None:
         self._study, self._path, self._changes, self._base = study, path, changes, base
         self._data, self._parameters, self._folder, self._console = data, parameters, folder, console
-        module = plugins.load("tasks", base.task)
-        self._metric = module.build(module.Config(), ()).metric
+        self._metric = build_task(base.task).metric
 
     def has_time(self, budget: Budget, seconds: float) -> bool:
         """Whether time is left for a trial as long as those before."""
@@ -297,8 +296,7 @@ def _try_ends(path: Path, changes: Sequence[str], base: RunConfig, parameters: S
 def _asked(config: RunConfig) -> dict[str, Any]:
     """What stages before the student depend on."""
     values = config.model_dump(mode="json", include={"task", "data", "teacher", "labels", "seed"})
-    module = plugins.load("tasks", config.task)
-    if not module.build(module.Config(), ()).by_pixel:
+    if not build_task(config.task).by_pixel:
         values["crop"] = [config.train.min_crop, config.train.color]
     return values
 

@@ -19,10 +19,10 @@ from distill.cli import app
 from distill.config_file import load_config
 from distill.core import plugins
 from distill.core.run import Run
+from distill.core.task import build_task
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.evaluate import evaluate
-from distill.golden.subject import build_task
 from distill.torch_predictor import TorchPredictor
 from distill.trained_student import save_card
 from tests.audit.conftest import photo, save

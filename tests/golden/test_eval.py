@@ -13,10 +13,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from distill.core.run import Run
+from distill.core.task import build_task
 from distill.data.batches import ImageCache
 from distill.data.manifest import Manifest
 from distill.evaluate import evaluate
-from distill.golden.subject import build_task
 from distill.torch_predictor import TorchPredictor
 from distill.trained_student import load_student
 from tests.audit.conftest import photo, save

@@ -19,8 +19,8 @@ from distill import pipeline
 from distill.config_file import load_config
 from distill.core.errors import DataError
 from distill.core.run import Run
+from distill.core.task import build_task
 from distill.data.manifest import Manifest
-from distill.golden.subject import build_task
 from distill.report.golden import second_opinion
 from tests.audit.conftest import photo, save
 from tests.golden.conftest import SHAPES, Command, write_scene
