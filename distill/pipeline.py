@@ -33,7 +33,7 @@ from distill.data import sources
 from distill.data.corrections import Corrections
 from distill.data.demo import images_in_demo, with_demo
 from distill.data.manifest import Manifest
-from distill.labels.shards import planned, shard_path
+from distill.labels.shards import REVISION, planned, shard_path
 from distill.labels.share import Share
 from distill.teaching import same_threads
 
@@ -50,7 +50,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 _VERSIONS: dict[StageName, int] = {
     "data": 3,
     "teacher": 3,
-    "labels": 3,
+    "labels": REVISION,
     "student": 4,
     "baseline": 5,
     "export": 6,
@@ -163,7 +163,7 @@ def label_share(config: RunConfig, console: Console, share: Share) -> Path:
             if folder.done("labels", fingerprint):  # by a version that kept no plan
                 steps.close()
                 return folder.root
-            with same_threads(folder.begin("labels", fingerprint)):
+            with same_threads(folder.begin("labels", fingerprint, set_aside=True)):
                 stages.labelling(work, fingerprint).settle(work.progress)
 
 
@@ -295,7 +295,7 @@ class _Steps:
             write_json(self._run.root / "environment.json", describe_environment(self._config.seed))
         self._console.print(f"[bold]{name}[/bold]")
         start = time.monotonic()
-        self._run.begin(name, fingerprint)
+        self._run.begin(name, fingerprint, set_aside=name == "labels")
         summary = work()
         seconds = time.monotonic() - start
         self._run.finish(name, fingerprint, seconds, summary)
@@ -440,6 +440,8 @@ def describe(name: StageName, summary: dict[str, Any], metric: Metric) -> Iterat
                 )
         case "labels":
             yield (f"{summary['images']} images, {summary['stored']}, mean confidence {summary['mean_confidence']:.2f}")
+            if summary["taken_over"]:
+                yield f"{summary['taken_over']} of them known from the labelling before, the same teacher's"
             yield f"answered in {summary['precision']}"
             if summary["hidden_score"] is not None:
                 yield f"{metric.title} {summary['hidden_score']:.3f} on the images whose truth was hidden"

@@ -44,7 +44,16 @@ from distill.data.manifest import Manifest, check, reviewed, scan
 from distill.data.views import ViewPlan
 from distill.labels.shards import complete, facts_of
 from distill.report.golden import check_promises, second_opinion
-from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted, networks, of_each, same_threads
+from distill.teaching import (
+    as_labeller,
+    build_teacher,
+    choose_precision,
+    keep_precision,
+    load_fitted,
+    networks,
+    of_each,
+    same_threads,
+)
 
 if TYPE_CHECKING:
     from distill.data.decoded import DecodedImages
@@ -255,10 +264,16 @@ def labels(work: Work, fingerprint: str) -> dict[str, Any]:
                 labelling(work, fingerprint).label(work.progress)
     records = manifest.of("train")
     summary = work.task(manifest).summary_of_store(folder, records)
-    return {"images": len(records), "precision": facts_of(folder)["precision"], **summary}
+    facts = facts_of(folder)
+    return {
+        "images": len(records),
+        "taken_over": facts.get("taken_over", 0),
+        "precision": facts["precision"],
+        **summary,
+    }
 
 
-def labelling_elsewhere(root: Path, fingerprint: str, threads: int) -> Labelling[Any]:
+def labelling_elsewhere(root: Path, fingerprint: str, threads: int) -> Labelling[Any, Any]:
     """What asks the teacher, in another process, which sees the run folder and the images under the same paths."""
     import torch
 
@@ -268,7 +283,7 @@ def labelling_elsewhere(root: Path, fingerprint: str, threads: int) -> Labelling
     return labelling(Work(config, Run(root), Progress(Console(quiet=True))), fingerprint)
 
 
-def labelling(work: Work, fingerprint: str) -> Labelling[Any]:
+def labelling(work: Work, fingerprint: str) -> Labelling[Any, Any]:
     """What asks the teacher, with the teacher built, fitted, mapped and tuned."""
     import torch
 
@@ -276,8 +291,9 @@ def labelling(work: Work, fingerprint: str) -> Labelling[Any]:
     records, settings, task = manifest.of("train"), config.teacher, work.task(manifest)
     predictor = build_teacher(config, manifest.classes)
     load_fitted(predictor, settings, work.run.folder("teacher"))
+    labeller, earlier = as_labeller(predictor, manifest.classes, settings), work.run.earlier("labels")
+    keep_precision(labeller, earlier, folder)
     precision = choose_precision(predictor, settings, records, cache, folder)
-    labeller = as_labeller(predictor, manifest.classes, settings)
     plan = work.view_plan(config.train)
     return task.labelling(
         labeller,
@@ -301,6 +317,7 @@ def labelling(work: Work, fingerprint: str) -> Labelling[Any]:
             "view_plan": asdict(plan),
             "version": __version__,
         },
+        earlier=earlier,
     )
 
 

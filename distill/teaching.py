@@ -11,14 +11,14 @@ from distill.config import RunConfig
 from distill.core import plugins
 from distill.core.adapted import adapted
 from distill.core.ensemble import Ensemble
-from distill.core.errors import UserError
+from distill.core.errors import StoreError, UserError
 from distill.core.files import read_json, write_json
 from distill.core.run import Run
 from distill.core.settings import TeacherSettings
 from distill.core.types import ImageRecord, Predictor
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import fixed_view
-from distill.labels.shards import PLAN
+from distill.labels.shards import PLAN, facts_of
 
 if TYPE_CHECKING:
     from distill.torch_predictor import Network, Precision
@@ -28,6 +28,7 @@ __all__ = [
     "build_teacher",
     "choose_precision",
     "forward_passes",
+    "keep_precision",
     "load_fitted",
     "networks",
     "of_each",
@@ -116,6 +117,24 @@ def forward_passes(teacher: Predictor, settings: TeacherSettings) -> list[float]
     pixels = views * sum(scale**2 for scale in settings.test_time_scales)
     members = [member.settings for member in teacher.members] if isinstance(teacher, Ensemble) else [settings]
     return [pixels * member.tiles**2 for member in members]
+
+
+def keep_precision(labeller: Predictor, earlier: Path, folder: Path) -> None:
+    """Let a labelling answer in the precision that was measured for an earlier one by the same teacher.
+
+    Args:
+        labeller: the teacher as it is asked.
+        earlier: folder of a store, which may not exist.
+        folder: of the labelling; a choice that was made in it stays.
+    """
+    if (folder / _PRECISION).exists():
+        return
+    try:
+        chosen, then = read_json(earlier / _PRECISION), facts_of(earlier)["teacher"]["digest"]
+    except (OSError, ValueError, KeyError, TypeError, StoreError):
+        return
+    if then == labeller.digest():
+        write_json(folder / _PRECISION, chosen)
 
 
 def choose_precision(

@@ -159,11 +159,25 @@ class Run:
             return None
         return found if same else None
 
-    def begin(self, stage: str, fingerprint: str) -> Path:
-        """Prepare a stage's folder: keep unfinished work of the same fingerprint, discard any other."""
+    def earlier(self, stage: str) -> Path:
+        """Where finished work of another fingerprint waits, while the stage takes from it what still holds."""
+        return self.root / f"{stage}-before"
+
+    def begin(self, stage: str, fingerprint: str, *, set_aside: bool = False) -> Path:
+        """Prepare a stage's folder: keep unfinished work of the same fingerprint, discard any other.
+
+        Args:
+            stage: its name.
+            fingerprint: of all that it depends on.
+            set_aside: keep finished work of another fingerprint in `earlier` until the stage is finished anew.
+        """
         folder = self.folder(stage)
         if not self.begun(stage, fingerprint) and folder.exists():
-            shutil.rmtree(folder)
+            if set_aside and self.fingerprint(stage) is not None:
+                shutil.rmtree(self.earlier(stage), ignore_errors=True)
+                folder.rename(self.earlier(stage))
+            else:
+                shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "stage.json").unlink(missing_ok=True)
         write_json(folder / _STARTED, {"stage": stage, "fingerprint": fingerprint})
@@ -178,7 +192,8 @@ class Run:
         return found
 
     def finish(self, stage: str, fingerprint: str, seconds: float, summary: dict[str, Any]) -> None:
-        """Mark a stage as done."""
+        """Mark a stage as done; what waited in `earlier` is not needed any more."""
+        shutil.rmtree(self.earlier(stage), ignore_errors=True)
         document: dict[str, Any] = {"stage": stage, "fingerprint": fingerprint, "version": __version__}
         document |= {"finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": round(seconds, 2)}
         write_json(self.folder(stage) / "stage.json", {**document, "summary": summary})

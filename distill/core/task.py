@@ -234,8 +234,12 @@ class Task(ABC):
         batch_size: int,
         fingerprint: str,
         facts: Mapping[str, Any],
-    ) -> Labelling[Any]:
-        """What asks about every training image and keeps the answers in a folder, behind finished shards."""
+        earlier: Path,
+    ) -> Labelling[Any, Any]:
+        """What asks about every training image and keeps the answers in a folder, behind finished shards.
+
+        What the store in `earlier` holds of the same teacher is not asked again.
+        """
 
     @abstractmethod
     def summary_of_store(self, folder: Path, records: Sequence[ImageRecord]) -> dict[str, Any]:

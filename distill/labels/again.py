@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -20,10 +19,11 @@ from distill.data.batches import ImageCache
 from distill.data.opener import opened
 from distill.labels.label import Shown
 from distill.labels.map_stat import LabelledMaps
+from distill.labels.shards import precisions
 from distill.labels.stat import Labelled
 from distill.teaching import as_labeller, build_teacher, choose_precision, load_fitted
 
-__all__ = ["AGAIN", "ALLOWED", "number_of", "same_images", "same_labeller", "sampled"]
+__all__ = ["AGAIN", "ALLOWED", "cut_of", "number_of", "same_images", "same_labeller", "sampled"]
 
 ALLOWED: Final = 0.01
 """Largest difference of a probability that passes: other machines and library versions round differently, which in
@@ -89,6 +89,11 @@ def same_images(batches: Sequence[Sequence[Shown]]) -> None:
             raise DataError(f"{record.path} changed or vanished since it was labelled; {AGAIN}")
 
 
+def cut_of(taken_over: int) -> str:
+    """How the batches are cut, for people; images of an earlier labelling were asked about beside others."""
+    return f"cut otherwise than when {taken_over} of the images were labelled" if taken_over else "cut as when labelled"
+
+
 def number_of(number: int, name: str, ending: str = "s") -> str:
     """`1 shard`, `2 shards`."""
     return f"{number} {name}{'' if number == 1 else ending}"
@@ -128,10 +133,6 @@ def _same_precision(
             shutil.copy(recorded, folder)
         precision = choose_precision(teacher, settings, labelled.records, cache, Path(folder))
     then = str(labelled.store.facts["precision"])
-    if _without_reasons(precision) != _without_reasons(then):
+    if precisions(precision) != precisions(then):
         raise StoreError(f"the teacher answered in {then}, now it would in {precision}; {AGAIN}")
     return then
-
-
-def _without_reasons(precision: str) -> str:
-    return re.sub(r" \([^)]*\)", "", precision)

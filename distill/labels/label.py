@@ -6,19 +6,21 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import cycle, islice
+from functools import partial, reduce
+from itertools import compress, cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, final
 
 from distill.config import LabelSettings
-from distill.core.errors import TeacherError
+from distill.core.errors import StoreError, TeacherError
 from distill.core.files import read_json, write_json
 from distill.core.progress import Progress, Task
 from distill.core.types import FloatArray, ImageRecord, Images, Predictor, softmax
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import View, ViewPlan
 from distill.labels import store
-from distill.labels.shards import PLAN, Kind, complete, shard_path
+from distill.labels.shards import PLAN, REVISION, Kind, Store, complete, precisions, shard_path
+from distill.labels.store import LabelStore
 
 __all__ = ["Asking", "Extent", "Labelling", "Shown", "ViewLabelling", "batches_of", "whole"]
 
@@ -26,7 +28,9 @@ Shown = tuple[ImageRecord, Sequence[View]]
 """An image and what of it is shown."""
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Store)
 
+_DECIDES = ("revision", "class_map", "class_names", "top_k")
 _MOST_CLASSES = 1 << 16  # a stored class has 16 bits
 _WORKERS = 2  # one thread decodes 256 px photos and cuts 8 views of 192 px each at 1,570 views/s
 
@@ -52,8 +56,11 @@ class Extent(NamedTuple):
         return sum(min(self.a_shard, self.total - number * self.a_shard) for number in numbers)
 
 
-class Labelling(ABC, Generic[T]):
+class Labelling(ABC, Generic[T, S]):
     """A teacher's answers on their way into a store.
+
+    What an earlier store holds of the same teacher, asked in the same way, is taken from there; only other images are
+    asked about.
 
     A shard's batches begin at its first image and have exactly the set size, so it has the same bytes wherever it is
     made, and a labelling that was killed ends with those of one that was not. Decoding and writing overlap the
@@ -69,9 +76,12 @@ class Labelling(ABC, Generic[T]):
         images_a_shard: in each shard but the last.
         cache: gives the images.
         batch_size: views in one forward pass, unless the plan says another.
+        earlier: opens the earlier store.
     """
 
     kind: ClassVar[Kind]
+    decides: ClassVar[tuple[str, ...]]
+    """Facts of a store, beside those of every kind, on which an answer rests."""
     unit: ClassVar[str]
     """What the teacher is asked about, for people."""
 
@@ -86,6 +96,7 @@ class Labelling(ABC, Generic[T]):
         images_a_shard: int,
         cache: ImageCache,
         batch_size: int,
+        earlier: Callable[[], S] | None,
     ) -> None:
         self._teacher, self._records, self._folder, self._cache = teacher, records, folder, cache
         self._images_a_shard = images_a_shard
@@ -94,6 +105,7 @@ class Labelling(ABC, Generic[T]):
         plan = folder / PLAN
         self._plan = {
             "kind": self.kind,
+            "revision": REVISION,
             **facts,
             "classes": len(teacher.class_names),
             "class_names": list(teacher.class_names),
@@ -101,6 +113,9 @@ class Labelling(ABC, Generic[T]):
             "shards": self.extent.shards,
             "batch_size": read_json(plan)["batch_size"] if plan.exists() else batch_size,
         }
+        self._earlier = self._same(earlier) if earlier else None
+        known = [record for record in records if self._earlier is not None and record.id in self._earlier]
+        self._plan["taken_over"] = len(known)
 
     @abstractmethod
     def show(self, record: ImageRecord) -> Shown:
@@ -111,8 +126,15 @@ class Labelling(ABC, Generic[T]):
         """The answers for a shard."""
 
     @abstractmethod
-    def write(self, path: Path, shown: Sequence[Shown], answers: T) -> None:
-        """Write a shard; called in another thread."""
+    def write(self, path: Path, known: Sequence[Shown], asked: Sequence[Shown], answers: T | None) -> None:
+        """Write a shard of what the earlier store knows and of answers; called in another thread.
+
+        Args:
+            path: of the shard.
+            known: images that the earlier store holds.
+            asked: the others.
+            answers: to these; None where there are none.
+        """
 
     def label(self, progress: Progress) -> None:
         """Write every shard that does not exist yet, then the store's manifest.
@@ -159,12 +181,32 @@ class Labelling(ABC, Generic[T]):
                     continue
                 first = number * self._images_a_shard
                 shown = [self.show(record) for record in self._records[first : first + self._images_a_shard]]
-                answers = self.ask(asking, shown)
+                known, asked = self._parted(shown)
+                asking.task.skip(self.extent.of([number]) * len(known) // len(shown))
+                answers = self.ask(asking, asked) if asked else None
                 if written is not None:
                     written.result()  # one shard waits to be written while the next is answered, not more
-                written = writer.submit(self.write, path, shown, answers)
+                written = writer.submit(self.write, path, known, asked, answers)
             if written is not None:
                 written.result()
+
+    def _same(self, earlier: Callable[[], S]) -> S | None:
+        """The earlier store, where there is one whose answers this teacher would give again."""
+        try:
+            store = earlier()
+        except StoreError:  # there is none, or it is damaged: all is asked
+            return None
+        then, now = store.facts, self._plan
+        same = all(then.get(key) == now.get(key) for key in (*_DECIDES, *self.decides))
+        same = same and precisions(then["precision"]) == precisions(now["precision"])
+        return store if same and then["teacher"]["digest"] == now["teacher"]["digest"] else None
+
+    def _parted(self, shown: Sequence[Shown]) -> tuple[list[Shown], list[Shown]]:
+        """Those that the earlier store holds, and the others."""
+        if self._earlier is None:
+            return [], list(shown)
+        known = [record.id in self._earlier for record, _ in shown]
+        return [*compress(shown, known)], [*compress(shown, (not each for each in known))]
 
     def _asking(self, task: Task, halved: Callable[[int], None]) -> Asking:
         return Asking(self._teacher, self._cache, self._plan["batch_size"], task, halved)
@@ -181,7 +223,7 @@ class Labelling(ABC, Generic[T]):
 
 
 @final
-class ViewLabelling(Labelling[FloatArray]):
+class ViewLabelling(Labelling[FloatArray, LabelStore]):
     """Answers to views, one an image.
 
     Args:
@@ -194,12 +236,14 @@ class ViewLabelling(Labelling[FloatArray]):
         batch_size: views in one forward pass.
         fingerprint: of all that decides the answers; written into each shard.
         facts: written into the store's manifest.
+        earlier: folder of an earlier store.
 
     Raises:
         TeacherError: there are too many classes.
     """
 
     kind = "views"
+    decides = ("views", "view_plan")
     unit = "views"
 
     def __init__(
@@ -214,6 +258,7 @@ class ViewLabelling(Labelling[FloatArray]):
         batch_size: int,
         fingerprint: str,
         facts: Mapping[str, Any],
+        earlier: Path | None = None,
     ) -> None:
         if len(teacher.class_names) > _MOST_CLASSES:
             raise TeacherError(
@@ -230,6 +275,7 @@ class ViewLabelling(Labelling[FloatArray]):
             images_a_shard=store.images_a_shard(self._views),
             cache=cache,
             batch_size=batch_size,
+            earlier=partial(LabelStore, earlier) if earlier else None,
         )
 
     def show(self, record: ImageRecord) -> Shown:
@@ -239,9 +285,14 @@ class ViewLabelling(Labelling[FloatArray]):
     def ask(self, asking: Asking, shown: Sequence[Shown]) -> FloatArray:
         return asking.patiently(lambda: softmax(asking.about(shown)))
 
-    def write(self, path: Path, shown: Sequence[Shown], answers: FloatArray) -> None:
-        views = [view for _, chosen in shown for view in chosen]
-        shard = store.Shard.of([record.id for record, _ in shown], views, answers, self._k)
+    def write(self, path: Path, known: Sequence[Shown], asked: Sequence[Shown], answers: FloatArray | None) -> None:
+        parts = []
+        if known and self._earlier is not None:
+            parts.append(self._earlier.about([record.id for record, _ in known]))
+        if answers is not None:
+            views = [view for _, chosen in asked for view in chosen]
+            parts.append(store.Shard.of([record.id for record, _ in asked], views, answers, self._k))
+        shard = reduce(store.Shard.joined, parts)
         store.write_shard(path, shard, len(self._teacher.class_names), self._fingerprint)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -18,7 +19,7 @@ from distill.core.types import FloatArray, ImageRecord, Predictor, softmax
 from distill.data.batches import ImageCache
 from distill.labels import maps
 from distill.labels.label import Asking, Labelling, Shown, whole
-from distill.labels.maps import Entry
+from distill.labels.maps import Entry, MapStore
 
 __all__ = ["Answer", "MapLabelling", "answer_of"]
 
@@ -45,7 +46,7 @@ class Answer(NamedTuple):
 
 
 @final
-class MapLabelling(Labelling[list[Entry]]):
+class MapLabelling(Labelling[list[Entry], MapStore]):
     """Answers to whole images, one a pixel; each is seen squashed to the teacher's size.
 
     Logits of at most 32 images, or of two batches, are held at once.
@@ -59,12 +60,14 @@ class MapLabelling(Labelling[list[Entry]]):
         batch_size: images in one forward pass.
         fingerprint: of all that decides the answers; written into each shard.
         facts: written into the store's manifest.
+        earlier: folder of an earlier store.
 
     Raises:
         TeacherError: there are too many classes.
     """
 
     kind = "maps"
+    decides = ("grid",)
     unit = "images"
 
     def __init__(
@@ -78,6 +81,7 @@ class MapLabelling(Labelling[list[Entry]]):
         batch_size: int,
         fingerprint: str,
         facts: Mapping[str, Any],
+        earlier: Path | None = None,
     ) -> None:
         classes = len(teacher.class_names)
         if classes > maps.MOST_CLASSES:
@@ -93,6 +97,7 @@ class MapLabelling(Labelling[list[Entry]]):
             images_a_shard=maps.IMAGES_A_SHARD,
             cache=cache,
             batch_size=batch_size,
+            earlier=partial(MapStore, earlier) if earlier else None,
         )
 
     def show(self, record: ImageRecord) -> Shown:
@@ -102,8 +107,12 @@ class MapLabelling(Labelling[list[Entry]]):
         with ThreadPoolExecutor(_WORKERS, thread_name_prefix="scale") as pool:
             return asking.patiently(lambda: self._answers(asking, shown, pool))
 
-    def write(self, path: Path, shown: Sequence[Shown], answers: list[Entry]) -> None:
-        maps.write_shard(path, [record.id for record, _ in shown], answers, self._fingerprint)
+    def write(self, path: Path, known: Sequence[Shown], asked: Sequence[Shown], answers: list[Entry] | None) -> None:
+        entries = dict(zip((record.id for record, _ in asked), answers or (), strict=True))
+        if self._earlier is not None:
+            entries |= {record.id: self._earlier.entry(self._earlier.position(record.id)) for record, _ in known}
+        images = sorted(entries)
+        maps.write_shard(path, images, [entries[image] for image in images], self._fingerprint)
 
     def _answers(self, asking: Asking, shown: Sequence[Shown], pool: ThreadPoolExecutor) -> list[Entry]:
         entries: list[Future[Entry]] = []

@@ -15,7 +15,7 @@ from distill.core.progress import Progress
 from distill.core.types import Images
 from distill.data.batches import ImageCache, iterate
 from distill.labels import maps
-from distill.labels.again import AGAIN, ALLOWED, number_of, same_images, same_labeller, sampled
+from distill.labels.again import AGAIN, ALLOWED, cut_of, number_of, same_images, same_labeller, sampled
 from distill.labels.label import Shown, batches_of, whole
 from distill.labels.map_label import Answer, answer_of
 from distill.labels.map_stat import LabelledMaps
@@ -33,6 +33,7 @@ class VerifiedMaps:
         asked: images that the teacher was asked about again.
         batches: in which it was.
         batch_size: images a batch.
+        taken_over: images whose answers are of an earlier labelling.
         precision: it answered in.
         values: stored soft probabilities that were compared.
         above: how many differ by more than a step.
@@ -45,6 +46,7 @@ class VerifiedMaps:
     asked: int
     batches: int
     batch_size: int
+    taken_over: int
     precision: str
     values: int
     above: int
@@ -57,7 +59,8 @@ class VerifiedMaps:
         yield f"{number_of(self.shards, 'shard')} read, all checksums match"
         yield f"the teacher is the one that filled the store (same digest), answering in {self.precision}"
         batches = number_of(self.batches, "batch", "es")
-        yield f"{number_of(self.asked, 'image')} asked again in {batches} of {self.batch_size}, cut as when labelled"
+        asked, cut = number_of(self.asked, "image"), cut_of(self.taken_over)
+        yield f"{asked} asked again in {batches} of {self.batch_size}, {cut}"
         yield (
             f"largest difference of {self.values} soft probabilities: {self.largest:.2e}; they are stored in steps of"
             f" {STEP:.2e}"
@@ -115,7 +118,19 @@ def verify(labelled: LabelledMaps, config: RunConfig, sample: int, progress: Pro
                 pixels, equal = pixels + mask.size, equal + int((mask == answer.mask).sum())
             task.advance(len(batch))
     labeller.close()
-    found = VerifiedMaps(store.shards, images, len(asked), batch_size, precision, values, above, largest, pixels, equal)
+    found = VerifiedMaps(
+        shards=store.shards,
+        asked=images,
+        batches=len(asked),
+        batch_size=batch_size,
+        taken_over=store.facts.get("taken_over", 0),
+        precision=precision,
+        values=values,
+        above=above,
+        largest=largest,
+        pixels=pixels,
+        equal=equal,
+    )
     if largest > STEP + ALLOWED:
         raise StoreError(
             f"{store.folder}: the teacher now answers differently. {above} of {values} soft probabilities of {images}"

@@ -200,6 +200,12 @@ class MapStore(Store):
                 raise self._damaged(number, error) from error
         return found[0], found[1]
 
+    def entry(self, position: int) -> Entry:
+        """What is stored of the image at a place, as it is stored."""
+        number, row = divmod(position, IMAGES_A_SHARD)
+        soft, mask, confidence = (self._blob(position, name)[1] for name in Sizes._fields)
+        return Entry(soft, mask, confidence, float(values(self.batch(number), "mean_confidence")[row]))
+
     def mean_confidence(self) -> FloatArray:
         """Mean probability of the most probable class over the pixels of each image, float32 [N]."""
         parts = [values(self.batch(number), "mean_confidence") for number in range(self.shards)]

@@ -34,7 +34,7 @@ _TRIES = 3  # a shard that so many workers died of would kill the next one too
 _WAIT_S = 30.0
 _SEEN_S = 60.0  # NFS may keep in mind for so long that a file was not there
 
-Make = Callable[[], Labelling[Any]]
+Make = Callable[[], Labelling[Any, Any]]
 
 
 class Part(NamedTuple):
@@ -130,7 +130,7 @@ class _Worker:
 
     def __init__(self, folder: Path, here: Path, make: Make) -> None:
         self._folder, self._here, self._make = folder, here, make
-        self._labelling: Labelling[Any] | None = None
+        self._labelling: Labelling[Any, Any] | None = None
 
     def settle(self) -> _Settled:
         """Build the teacher and settle what all workers keep to."""

@@ -7,6 +7,7 @@ opened: a million views are opened in 0.05 s.
 
 from __future__ import annotations
 
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PLAN",
+    "REVISION",
     "Kind",
     "Store",
     "blobs",
@@ -32,10 +34,14 @@ __all__ = [
     "finish",
     "kind_of",
     "planned",
+    "precisions",
     "shard_path",
     "values",
     "write_columns",
 ]
+
+REVISION = 3
+"""Raised when the same teacher would come to other answers, so that what is stored is asked anew."""
 
 Kind = Literal["views", "maps"]
 """Answers to views, one an image; or answers to whole images, one a pixel."""
@@ -100,6 +106,11 @@ def planned(folder: Path) -> int | None:
         return None
 
 
+def precisions(said: str) -> str:
+    """What `store.json` says of the precision, without why it was chosen, which another machine would measure anew."""
+    return re.sub(r" \([^)]*\)", "", said)
+
+
 def kind_of(folder: Path) -> Kind:
     """What a finished store holds.
 
@@ -161,11 +172,14 @@ class Store(ABC):
         Raises:
             StoreError: it is not there.
         """
-        wanted = np.uint64(int(image[:16], 16))
-        place = int(np.searchsorted(self._ids, wanted))
-        if place == len(self._ids) or self._ids[place] != wanted:
+        place = self._place(image)
+        if place is None:
             raise StoreError(f"the label store holds nothing about image {image[:16]}: it is stale")
         return place
+
+    def __contains__(self, image: str) -> bool:
+        """Whether it holds an image, given by at least 16 hex digits of its hash."""
+        return self._place(image) is not None
 
     def image(self, position: int) -> str:
         """First 16 hex digits of the hash of the image at a place."""
@@ -201,6 +215,11 @@ class Store(ABC):
     @property
     def _again(self) -> str:
         return f"delete the folder {self.folder} and run the same command again"
+
+    def _place(self, image: str) -> int | None:
+        wanted = np.uint64(int(image[:16], 16))
+        place = int(np.searchsorted(self._ids, wanted))
+        return place if place < len(self._ids) and self._ids[place] == wanted else None
 
     def _open(self, path: Path, wanted: Mapping[str, str], columns: Sequence[str]) -> pa.RecordBatch:
         import pyarrow as pa

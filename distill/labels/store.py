@@ -58,6 +58,19 @@ class Shard(NamedTuple):
         entropy = -(answers * np.log(np.maximum(answers, 1e-30))).sum(axis=1, dtype=np.float64)
         return cls(images, views, ids, top, tail, np.maximum(entropy, 0.0).astype(np.float16))
 
+    def joined(self, other: Shard) -> Shard:
+        """What this and another one say, in order of image."""
+        images, views = [*self.images, *other.images], [*self.views, *other.views]
+        each = len(views) // len(images)
+        places = sorted(range(len(images)), key=images.__getitem__)
+        rows = (np.array(places)[:, None] * each + np.arange(each)).reshape(-1)
+
+        def both(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([getattr(self, name), getattr(other, name)])[rows]
+
+        columns = both("ids"), both("probabilities"), both("tail"), both("entropy")
+        return Shard([images[place] for place in places], [views[row] for row in rows], *columns)
+
 
 def images_a_shard(views: int) -> int:
     """Images in each shard but the last."""
@@ -142,6 +155,21 @@ class LabelStore(Store):
         ]
         images = [self.image(first + place) for place in range(len(views) // self.views)]
         return Shard(images, views, c.ids.astype(np.int64), c.probabilities, c.tail, c.entropy)
+
+    def about(self, images: Sequence[str]) -> Shard:
+        """All that was said of these images, given by their hashes, in their order.
+
+        Raises:
+            StoreError: one is not there.
+        """
+        found = [self._find(self.position(image), 0) for image in images]
+        views = [_view(c, row + index) for c, row in found for index in range(self.views)]
+        columns = (
+            np.concatenate([getattr(c, name)[row : row + self.views] for c, row in found])
+            for name in ("ids", "probabilities", "tail", "entropy")
+        )
+        ids, *others = columns
+        return Shard(images, views, ids.astype(np.int64), *others)
 
     def said(self, number: int, index: int) -> Shard:
         """What was said in a shard of one view of each image, without the images and views: these cost the most."""

@@ -14,7 +14,7 @@ from distill.core.progress import Progress
 from distill.core.types import FloatArray, Images, Predictor, softmax
 from distill.data.batches import ImageCache, iterate
 from distill.data.views import ViewPlan
-from distill.labels.again import AGAIN, ALLOWED, number_of, same_images, same_labeller, sampled
+from distill.labels.again import AGAIN, ALLOWED, cut_of, number_of, same_images, same_labeller, sampled
 from distill.labels.label import Shown, batches_of
 from distill.labels.stat import Labelled
 from distill.labels.store import Shard, images_a_shard
@@ -32,6 +32,7 @@ class Verified:
         asked: views that the teacher was asked about again.
         batches: in which it was.
         batch_size: views a batch.
+        taken_over: images whose answers are of an earlier labelling.
         precision: it answered in.
         values: stored probabilities that were compared.
         above: how many differ by more than the rounding of what is stored.
@@ -44,6 +45,7 @@ class Verified:
     asked: int
     batches: int
     batch_size: int
+    taken_over: int
     precision: str
     values: int
     above: int
@@ -56,7 +58,7 @@ class Verified:
         yield f"{self.views} views drawn again, all are those of the store"
         yield f"the teacher is the one that filled the store (same digest), answering in {self.precision}"
         batches = number_of(self.batches, "batch", "es")
-        yield f"{self.asked} views asked again in {batches} of {self.batch_size}, cut as when labelled"
+        yield f"{self.asked} views asked again in {batches} of {self.batch_size}, {cut_of(self.taken_over)}"
         yield (
             f"largest difference of {self.values} probabilities: {self.largest:.2e}; rounding to float16 alone may be"
             f" {self.rounding:.2e} there"
@@ -120,6 +122,7 @@ def verify(labelled: Labelled, config: RunConfig, sample: int, progress: Progres
         asked=len(answers),
         batches=len(asked),
         batch_size=batch_size,
+        taken_over=store.facts.get("taken_over", 0),
         precision=precision,
         values=differences.size,
         above=int((differences > rounding).sum()),

@@ -157,6 +157,7 @@ class Classification(Task):
         batch_size: int,
         fingerprint: str,
         facts: Mapping[str, Any],
+        earlier: Path,
     ) -> ViewLabelling:
         from distill.labels.label import ViewLabelling
 
@@ -170,6 +171,7 @@ class Classification(Task):
             batch_size=batch_size,
             fingerprint=fingerprint,
             facts=facts,
+            earlier=earlier,
         )
 
     def summary_of_store(self, folder: Path, records: Sequence[ImageRecord]) -> dict[str, Any]:

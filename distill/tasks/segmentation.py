@@ -204,6 +204,7 @@ class Segmentation(Task):
         batch_size: int,
         fingerprint: str,
         facts: Mapping[str, Any],
+        earlier: Path,
     ) -> MapLabelling:
         from distill.labels.map_label import MapLabelling
 
@@ -216,6 +217,7 @@ class Segmentation(Task):
             batch_size=batch_size,
             fingerprint=fingerprint,
             facts=facts,
+            earlier=earlier,
         )
 
     def summary_of_store(self, folder: Path, records: Sequence[ImageRecord]) -> dict[str, Any]:
