@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +63,31 @@ class Brightness(Predictor):
         return "brightness"
 
 
+def labelling(
+    records: list[ImageRecord],
+    folder: Path,
+    teacher: Predictor,
+    *,
+    views: int = 3,
+    batch_size: int = 7,
+    mirror: bool = True,
+    earlier: Path | None = None,
+) -> ViewLabelling:
+    plan = ViewPlan("center_crop", 0.4, mirror, 0.2, 5)
+    return ViewLabelling(
+        teacher,
+        records,
+        folder,
+        LabelSettings(views=views, top_k=2),
+        cache=ImageCache(100),
+        plan=plan,
+        batch_size=batch_size,
+        fingerprint="same",
+        facts={"teacher": {"digest": teacher.digest()}, "precision": "float32 (set)", "view_plan": asdict(plan)},
+        earlier=earlier,
+    )
+
+
 @pytest.fixture
 def records(tmp_path: Path, save_image: SaveImage) -> list[ImageRecord]:
     paths = [save_image(tmp_path / "photos" / f"{n}.png", n, size=(12, 10 + n)) for n in range(10)]
@@ -72,18 +99,8 @@ def records(tmp_path: Path, save_image: SaveImage) -> list[ImageRecord]:
 def ask(records: list[ImageRecord], progress: Progress, monkeypatch: pytest.MonkeyPatch) -> Callable[..., LabelStore]:
     monkeypatch.setattr(store, "_VIEWS_A_SHARD", 12)
 
-    def asked(folder: Path, teacher: Predictor, views: int = 3, batch_size: int = 7, mirror: bool = True) -> LabelStore:
-        ViewLabelling(
-            teacher,
-            records,
-            folder,
-            LabelSettings(views=views, top_k=2),
-            cache=ImageCache(100),
-            plan=ViewPlan("center_crop", 0.4, mirror, 0.2, 5),
-            batch_size=batch_size,
-            fingerprint="same",
-            facts={"teacher": "brightness"},
-        ).label(progress)
+    def asked(folder: Path, teacher: Predictor, **settings: Any) -> LabelStore:
+        labelling(settings.pop("records", records), folder, teacher, **settings).label(progress)
         return LabelStore(folder)
 
     return asked
@@ -105,7 +122,7 @@ def test_the_store_holds_what_the_teacher_says_of_exactly_these_views(
             assert target.argmax() == probabilities.argmax()
             top = np.argsort(-probabilities)[:2]
             np.testing.assert_allclose(target[top], probabilities[top], atol=1e-3)
-    assert labels.facts["teacher"] == "brightness"
+    assert labels.facts["teacher"] == {"digest": "brightness"}
     assert labels.facts["class_names"] == list(teacher.class_names)
 
 
@@ -135,6 +152,49 @@ def test_out_of_memory_halves_the_batch_for_good(tmp_path: Path, ask: Callable[.
     assert set(roomy.sizes) == {2}
     for path in (tmp_path / "labels").iterdir():
         assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_an_earlier_store_holds_is_not_asked_again(
+    tmp_path: Path, records: list[ImageRecord], ask: Callable[..., LabelStore]
+) -> None:
+    first = ask(tmp_path / "first", Brightness(), records=records[1:8])
+    teacher = Brightness()
+    labels = ask(tmp_path / "grown", teacher, earlier=tmp_path / "first")
+    assert teacher.sizes == [3, 6]  # of shards of 4, 4 and 2 images the first lacks one, the third both
+    assert labels.facts["taken_over"] == 7
+    assert labels.is_about(record.id for record in records)
+    for record in records[1:8]:
+        for mine, theirs in zip(labels.about([record.id])[1:], first.about([record.id])[1:], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    anew = ask(tmp_path / "anew", Brightness())
+    np.testing.assert_allclose(labels.targets(1), anew.targets(1), atol=1e-3)
+
+    with pytest.raises(KeyboardInterrupt):  # killed, it ends with the same bytes
+        ask(tmp_path / "killed", Brightness(dies_after=1), earlier=tmp_path / "first")
+    ask(tmp_path / "killed", Brightness(), earlier=tmp_path / "first")
+    grown = {path.name: path.read_bytes() for path in (tmp_path / "grown").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()} == grown
+
+    fewer = Brightness()  # nothing is new
+    assert ask(tmp_path / "fewer", fewer, records=records[2:5], earlier=tmp_path / "grown").images == 3
+    assert fewer.sizes == []
+
+
+@pytest.mark.parametrize("change", [{"views": 4}, {"mirror": False}])
+def test_views_of_another_kind_are_asked_anew(
+    tmp_path: Path, ask: Callable[..., LabelStore], change: dict[str, Any]
+) -> None:
+    ask(tmp_path / "first", Brightness())
+    teacher = Brightness()
+    labels = ask(tmp_path / "second", teacher, earlier=tmp_path / "first", **change)
+    assert sum(teacher.sizes) == len(labels)
+    assert labels.facts["taken_over"] == 0
+
+
+def test_a_damaged_earlier_store_is_passed_over(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
+    ask(tmp_path / "first", Brightness())
+    shard_path(tmp_path / "first", 1).unlink()
+    assert ask(tmp_path / "second", Brightness(), earlier=tmp_path / "first").facts["taken_over"] == 0
 
 
 def test_not_even_one_view_fits(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
@@ -175,18 +235,7 @@ def test_parts_are_asked_in_the_batches_that_were_settled(
     def by(room: int) -> tuple[Brightness, ViewLabelling]:
         teacher = Brightness()
         teacher.room = room
-        made = ViewLabelling(
-            teacher,
-            records,
-            folder,
-            LabelSettings(views=3, top_k=2),
-            cache=ImageCache(100),
-            plan=ViewPlan("center_crop", 0.4, True, 0.2, 5),
-            batch_size=20,
-            fingerprint="same",
-            facts={},
-        )
-        return teacher, made
+        return teacher, labelling(records, folder, teacher, batch_size=20)
 
     small, first = by(room=7)
     first.settle(progress)
@@ -272,7 +321,7 @@ def test_workers_that_die_are_replaced_and_their_shards_made_again(
     ray = OneProcess(deaths)
     monkeypatch.setitem(sys.modules, "ray", ray)
     (tmp_path / "labels").mkdir()
-    label_on_ray(tmp_path / "labels", lambda: _labelling(records, tmp_path / "labels"), 2, progress)
+    label_on_ray(tmp_path / "labels", lambda: labelling(records, tmp_path / "labels", Brightness()), 2, progress)
     assert ray.ended == started - 2 and ray.started <= started and ray.deaths == []
     whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()} == whole
@@ -284,22 +333,8 @@ def test_a_shard_that_three_workers_died_of_ends_the_labelling(
     monkeypatch.setattr(store, "_VIEWS_A_SHARD", 12)
     monkeypatch.setitem(sys.modules, "ray", OneProcess([1, 1, 1]))
     with pytest.raises(DistillError, match="3 workers died at shard 1; Ray says of the last: of old age"):
-        label_on_ray(tmp_path, lambda: _labelling(records, tmp_path), 2, progress)
+        label_on_ray(tmp_path, lambda: labelling(records, tmp_path, Brightness()), 2, progress)
     assert not (tmp_path / "store.json").exists()
-
-
-def _labelling(records: list[ImageRecord], folder: Path) -> ViewLabelling:
-    return ViewLabelling(
-        Brightness(),
-        records,
-        folder,
-        LabelSettings(views=3, top_k=2),
-        cache=ImageCache(100),
-        plan=ViewPlan("center_crop", 0.4, True, 0.2, 5),
-        batch_size=7,
-        fingerprint="same",
-        facts={"teacher": "brightness"},
-    )
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(tmp_path: Path, ask: Callable[..., LabelStore]) -> None:
