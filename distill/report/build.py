@@ -213,10 +213,7 @@ def _masks(
     if not shown:
         return None
     records = manifest.of(split, labelled=True)
-    drawn = draw_masks(records, manifest.classes, shown, config.data.resize, config.data.max_megapixels, pictures)
-    for image in drawn["images"]:
-        image["path"] = extras.short(image["path"])
-    return drawn
+    return draw_masks(records, manifest.classes, shown, config.data.resize, config.data.max_megapixels, pictures)
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         groups=_hardest_first(groups["rows"])[:GROUPS] if groups else [],
         group_scale=_scale([score for row in groups["rows"] for score in row["scores"]] if groups else []),
         teacher=next((row for row in rows if row["name"] == "teacher" and row["status"] == "ok"), None),
-        scored=sum(line["images"] for line in (report["disagreements"] or {"counts": ()})["counts"]),
+        compared=_compared(report),
         place=shlex.quote(wording.printable(report["folder"])),
         counted=counted,
         details=list(dict.fromkeys(name for row in rows for name in row["details"])),
@@ -180,6 +180,13 @@ def _along(value: float, scale: Mapping[str, float]) -> str:
     """A place on a whisker's axis of 120 units, with room for the dots at its ends; what lies outside is cut."""
     share = (value - scale["low"]) / (scale["high"] - scale["low"])
     return f"{4 + 112 * min(max(share, 0.0), 1.0):.1f}"
+
+
+def _compared(report: dict[str, Any]) -> int:
+    """Images, or pixels, on which it was counted who is right."""
+    if report["masks"]:
+        return sum(line["pixels"] for line in (report["masks"]["disagreements"] or {"counts": ()})["counts"])
+    return sum(line["images"] for line in (report["disagreements"] or {"counts": ()})["counts"])
 
 
 def _tiles(report: Mapping[str, Any], made: Mapping[str, Any]) -> list[Tile]:

@@ -199,7 +199,9 @@ def test_segmentation_in_its_own_figures(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(len(Path(image["path"]).parts) <= 3 for image in document["masks"]["images"])
     assert document["mistakes"] == []
     assert document["teacher_validation"]["details"].keys() == {"pixel accuracy", "boundary F"}
-    assert (run.root / "report.html").read_text().count("data:image/jpeg") == 5 * len(document["masks"]["images"])
+    differ = sum(len(pair["images"]) for pair in document["masks"]["disagreements"]["pairs"])
+    shown = 5 * len(document["masks"]["images"]) + 4 * differ
+    assert differ and (run.root / "report.html").read_text().count("data:image/jpeg") == shown
 
 
 def test_segmentation_without_control_int8_file_and_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

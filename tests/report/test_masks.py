@@ -12,6 +12,8 @@ from PIL import Image
 from distill.core.overlay import class_colors
 from distill.core.types import ImageRecord
 from distill.data.mask_file import png_of_mask
+from distill.report import masks
+from distill.report.extras import short
 from distill.report.masks import WRONG_COLOR, draw_masks, image_scores, ranked
 from distill.tasks._mask_answers import MaskAnswers, look
 
@@ -61,14 +63,64 @@ def test_each_image_has_truth_answers_and_errors_of_the_last(tmp_path: Path) -> 
     found, pictures = drawn(records, {"student": answered(records, 1), "tflite-int8": answered(records, 2)})
     assert found["judged"] == "tflite-int8"
     assert [image["group"] for image in found["images"]] == ["best"] * 3 + ["median"] * 3 + ["worst"] * 3
-    assert found["images"][0]["path"] == records[0].path  # moved by nothing
+    assert found["images"][0]["path"] == short(records[0].path)  # moved by nothing
     titles = ["photo and truth", "student", "tflite-int8", "errors of tflite-int8"]
     assert all([panel["title"] for panel in image["panels"]] == titles for image in found["images"])
     assert found["images"][0]["panels"][1]["score"] == 1.0
     assert all(image["panels"][0]["score"] is image["panels"][3]["score"] is None for image in found["images"])
     assert found["classes"] == [0, 1, 2, 3]
     assert found["untinted"] == 0
-    assert set(pictures) == {panel["picture"] for image in found["images"] for panel in image["panels"]}
+    differ = [image for pair in found["disagreements"]["pairs"] for image in pair["images"]]
+    assert set(pictures) == {panel["picture"] for image in found["images"] + differ for panel in image["panels"]}
+
+
+def test_pixels_are_counted_by_who_has_them_right(tmp_path: Path) -> None:
+    records = photographed(tmp_path, 4)
+    said = {name: answered(records, shift) for shift, name in enumerate(("teacher", "student", "tflite-int8"))}
+    found = drawn(records, said)[0]["disagreements"]
+    assert found["predictors"] == list(said) and found["compared"] == 4
+    pixels = {tuple(line["right"]): line["pixels"] for line in found["counts"]}
+    judged = sum(int(np.asarray(answers.counts).sum()) for answers in said.values()) / 3
+    assert sum(pixels.values()) == judged  # ignored ones are not counted
+    for name, answers in said.items():
+        right = sum(count for names, count in pixels.items() if name in names)
+        assert right == np.trace(answers.counts.sum(axis=0))
+    assert () not in pixels  # the teacher is always right
+
+
+def test_images_in_which_two_differ_most_come_first(tmp_path: Path) -> None:
+    records = photographed(tmp_path, 5)  # each is moved by one pixel more than the one before
+    said = {name: answered(records, shift) for shift, name in enumerate(("teacher", "student"))}
+    found, pictures = drawn(records, said)
+    (pair,) = found["disagreements"]["pairs"]
+    assert pair["names"] == ["teacher", "student"]
+    shares = [
+        float((said["teacher"].mask(place) != said["student"].mask(place)).mean()) for place in range(len(records))
+    ]
+    worst = sorted(range(5), key=lambda place: -shares[place])[:3]
+    assert [image["path"] for image in pair["images"]] == [short(records[place].path) for place in worst]
+    assert [image["share"] for image in pair["images"]] == [shares[place] for place in worst]
+    assert pair["share"] == pytest.approx(np.mean(shares))  # all are of one size
+    red = pixels(pictures[pair["images"][0]["panels"][-1]["picture"]])
+    marked = (abs(red - np.array(WRONG_COLOR)).max(axis=2) < 40).mean()
+    assert marked == pytest.approx(max(shares), abs=0.05)
+
+
+def test_predictors_that_say_the_same_have_no_images(tmp_path: Path) -> None:
+    records = photographed(tmp_path, 3)
+    said = dict.fromkeys(("student", "tflite-int8"), answered(records, 1))
+    (pair,) = drawn(records, said)[0]["disagreements"]["pairs"]
+    assert pair["share"] == 0 and pair["images"] == []
+    assert drawn(records, {"student": answered(records, 1)})[0]["disagreements"] is None
+
+
+def test_of_many_images_some_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "COMPARED", 3)
+    records = photographed(tmp_path, 7)
+    said = {name: answered(records, shift) for shift, name in enumerate(("teacher", "student"))}
+    Path(str(records[3].mask)).unlink()
+    found = drawn(records, said)[0]["disagreements"]
+    assert found["compared"] == 2  # of the first, the fourth, which is gone, and the seventh
 
 
 def flat(folder: Path, width: int, height: int, mask: np.ndarray) -> ImageRecord:
@@ -123,5 +175,5 @@ def test_an_image_or_mask_that_is_gone_is_left_out(tmp_path: Path) -> None:
     Path(records[0].path).unlink()
     Path(str(records[3].mask)).write_bytes(b"no PNG")
     found, _ = drawn(records, {"student": answers})
-    assert {image["path"] for image in found["images"]} <= {records[1].path, records[2].path}
+    assert {image["path"] for image in found["images"]} <= {short(records[1].path), short(records[2].path)}
     assert found["images"]

@@ -355,9 +355,21 @@ def test_many_classes_make_a_page_that_opens(report: dict[str, Any], pictures: d
 def test_masks_with_their_legend_and_scores(segmented: dict[str, Any], pictures: dict[str, bytes]) -> None:
     html = render(segmented, pictures)
     section = html[html.index('<section id="masks">') : html.index('<section id="data">')]
-    assert section.count("<img ") == 9 * 5
-    assert section.count('<div class="masks">') == 9
-    assert re.findall("<h3>(.*?)</h3>", section) == ["Best", "Median", "Worst"]
+    assert section.count("<img ") == 9 * 5 + 2 * 3 * 4
+    assert section.count('<div class="masks">') == 9 + 2 * 3
+    titles = [
+        "Best",
+        "Median",
+        "Worst",
+        "Where they do not say the same",
+        "Teacher and student",
+        "Student and tflite-int8",
+    ]
+    assert re.findall("<h3>(.*?)</h3>", section) == titles
+    told = Page(section[section.index('<section id="disagreements">') :]).text
+    assert "Of teacher, student, tflite-int8 on 12 test images" in told and "of all pixels differently" in told
+    shares = [float(share) for share in re.findall(r"([\d.]+) %", told[: told.index("Of teacher")])]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
     legend = Page(section[section.index('<ul class="legend">') : section.index("</ul>")])
     assert legend.text.strip() == "background (left clear) cup plate spoon wrong, in the errors ignored"
     colours = [a["style"] for tag, a in legend.tags if tag == "span" and "style" in a]
