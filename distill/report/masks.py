@@ -181,7 +181,7 @@ def _disagreements(
     pairs = []
     for number, pair in enumerate(pairwise(names)):
         worst = np.argsort(-shares[:, number], kind="stable")[:MASKS]
-        images = []
+        images: list[dict[str, Any]] = []
         for place in worst.tolist():
             record = list(known.values())[place]
             if shares[place, number] == 0:

@@ -182,7 +182,7 @@ def _along(value: float, scale: Mapping[str, float]) -> str:
     return f"{4 + 112 * min(max(share, 0.0), 1.0):.1f}"
 
 
-def _compared(report: dict[str, Any]) -> int:
+def _compared(report: Mapping[str, Any]) -> int:
     """Images, or pixels, on which it was counted who is right."""
     if report["masks"]:
         return sum(line["pixels"] for line in (report["masks"]["disagreements"] or {"counts": ()})["counts"])
