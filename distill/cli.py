@@ -775,9 +775,7 @@ def _print_plan(settings: object, console: object, *, measured: bool = False) ->
     from distill.config import RunConfig
 
     assert isinstance(settings, RunConfig) and isinstance(console, Console)
-    planned, images = pipeline.plan(settings)
-    if measured:
-        planned = pipeline.estimated(settings, planned)
+    planned, images = pipeline.plan(settings, measured=measured)
     table = Table(title=f"{settings.output} ({images} files)", title_justify="left")
     for heading in (
         "stage",

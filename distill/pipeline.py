@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -38,10 +38,11 @@ from distill.labels.share import Share
 from distill.teaching import same_threads
 
 if TYPE_CHECKING:
+    from distill.data.candidate import Candidate
     from distill.estimate import Estimate
     from distill.ranks import Team
 
-__all__ = ["PURPOSE", "STAGES", "StageName", "estimated", "label_share", "plan", "run"]
+__all__ = ["PURPOSE", "STAGES", "Plan", "StageName", "label_share", "plan", "run"]
 
 StageName = Literal["data", "teacher", "labels", "student", "baseline", "export", "benchmark", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -96,6 +97,18 @@ class Planned:
     done: bool
     why: str
     estimate: Estimate | None = None
+
+
+class Plan(NamedTuple):
+    """What a run would do.
+
+    Args:
+        stages: in order.
+        images: files that the config names.
+    """
+
+    stages: list[Planned]
+    images: int
 
 
 def run(config: RunConfig, console: Console, *, until: StageName | None = None, team: Team | None = None) -> Path:
@@ -167,20 +180,35 @@ def label_share(config: RunConfig, console: Console, share: Share) -> Path:
                 stages.labelling(work, fingerprint).settle(work.progress)
 
 
-def plan(config: RunConfig) -> tuple[list[Planned], int]:
-    """What `run` would do, without doing or writing anything, and how many files the config names.
+def plan(config: RunConfig, *, measured: bool = False) -> Plan:
+    """What `run` would do, without doing or writing anything.
 
     A stage behind one that has to run is shown as to do: whether its inputs change is not known before.
+
+    Args:
+        config: of the run.
+        measured: also estimate time, disk and memory of what is left to do, from a few batches on this machine.
     """
     exists = (config.output / "run.json").exists()
     if config.data.demo is not None:
-        if not exists:
-            return [Planned(name, False, "new run") for name in STAGES], images_in_demo(config)
+        if not exists:  # its images are written when it runs
+            return Plan([Planned(name, False, "new run") for name in STAGES], images_in_demo(config))
         config = with_demo(config)
     candidates = sources.find(config.data, config.task)
-    if not exists:
-        return [Planned(name, False, "new run") for name in STAGES], len(candidates)
-    folder = Run(config.output)
+    folder = Run(config.output) if exists else None
+    planned = _planned(config, folder, candidates) if folder else [Planned(name, False, "new run") for name in STAGES]
+    if measured and not all(step.done for step in planned):
+        from distill.estimate import estimate
+
+        found = estimate(config, candidates)
+        if folder and folder.fingerprint("labels"):
+            labels = found["labels"]
+            found["labels"] = replace(labels, basis=f"{labels.basis} at most: answers that still hold are taken over")
+        planned = [step if step.done else replace(step, estimate=found[step.name]) for step in planned]
+    return Plan(planned, len(candidates))
+
+
+def _planned(config: RunConfig, folder: Run, candidates: Sequence[Candidate]) -> list[Planned]:
     steps = _Steps(config, folder, Console(quiet=True), None)
     corrections = Corrections.of_run(config).digest()
     planned: list[Planned] = []
@@ -195,21 +223,7 @@ def plan(config: RunConfig) -> tuple[list[Planned], int]:
         done = folder.done(name, fingerprint) is not None
         fresh = not (folder.folder(name) / "stage.json").exists()
         planned.append(Planned(name, done, "done" if done else "not done yet" if fresh else "its inputs changed"))
-    return planned, len(candidates)
-
-
-def estimated(config: RunConfig, planned: Sequence[Planned]) -> list[Planned]:
-    """The plan with time, disk and memory of what is left to do, from a few batches measured on this machine."""
-    from distill.estimate import estimate
-
-    if config.data.demo is not None:
-        if not (config.output / "images").exists():
-            return list(planned)  # its images are written when it runs
-        config = with_demo(config)
-    if all(step.done for step in planned):
-        return list(planned)
-    found = estimate(config, sources.find(config.data, config.task))
-    return [step if step.done else replace(step, estimate=found[step.name]) for step in planned]
+    return planned
 
 
 def _begin(

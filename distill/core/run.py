@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from distill import __version__
 from distill.core.errors import RunFolderError
@@ -100,19 +100,7 @@ class Run:
         if path.exists() and any(os.path.samestat(os.fstat(held), path.stat()) for held in locks_held()):
             yield
             return
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunFolderError(f"{self.root} is in use by {_holder(stream.read())}") from None
-            except OSError as error:
-                raise RunFolderError(
-                    f"{path} cannot be locked ({error.strerror}): two runs at once would spoil each other, so choose an"
-                    " `output` on a file system that has locks"
-                ) from error
-            stream.truncate()
-            json.dump(_owner(), stream)
-            stream.flush()
+        with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB, _owner()) as stream:
             remove_torn(self.root)
             before = os.environ.get(_HELD, "")
             os.environ[_HELD] = f"{before} {stream.fileno()}"
@@ -123,13 +111,32 @@ class Run:
 
     @contextlib.contextmanager
     def lock_with_others(self) -> Iterator[None]:
-        """Hold the folder beside others that do the same; waits while one process holds it for itself."""
-        with os.fdopen(os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH)
-            stream.truncate()
-            json.dump({**_owner(), "shares": True}, stream)
-            stream.flush()
+        """Hold the folder beside others that do the same; waits while one process holds it for itself.
+
+        Raises:
+            RunFolderError: its file system has no locks.
+        """
+        with self._locked(fcntl.LOCK_SH, {**_owner(), "shares": True}):
             yield
+
+    @contextlib.contextmanager
+    def _locked(self, how: int, owner: dict[str, Any]) -> Iterator[TextIO]:
+        """The file `.lock`, open, locked and with its owner's name."""
+        path = self.root / ".lock"
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, how)
+            except BlockingIOError:
+                raise RunFolderError(f"{self.root} is in use by {_holder(stream.read())}") from None
+            except OSError as error:
+                raise RunFolderError(
+                    f"{path} cannot be locked ({error.strerror}): two runs at once would spoil each other, so choose an"
+                    " `output` on a file system that has locks"
+                ) from error
+            stream.truncate()
+            json.dump(owner, stream)
+            stream.flush()
+            yield stream
 
     def folder(self, stage: str) -> Path:
         """Folder of a stage."""

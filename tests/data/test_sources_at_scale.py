@@ -604,7 +604,7 @@ def test_a_run_on_archives_asks_the_teacher_what_a_run_on_folders_asks(tmp_path:
     ]
     assert len(stores[0]) > 0 and stores[0] == stores[1]
     again = load_config(tmp_path / "tars.yaml", [f"output={tmp_path / 'tars'}"])
-    assert all(step.done for step in pipeline.plan(again)[0][:3])
+    assert all(step.done for step in pipeline.plan(again).stages[:3])
 
 
 def test_an_image_is_there_as_long_as_its_archive_is(tmp_path: Path) -> None:

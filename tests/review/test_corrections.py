@@ -200,7 +200,7 @@ def test_a_teacher_that_is_not_fitted_is_not_asked_again(
     subject = of_run(run)
     image = next(i for i, item in subject.items.items() if not item.record.labelled)
     answer(subject, {image: "violet"})
-    assert pipeline.plan(config)[0][0].why == "its inputs changed"
+    assert pipeline.plan(config).stages[0].why == "its inputs changed"
     assert done_again() == ["data"]
     assert of_run(run).items[image].record.label == "violet"
     rejected = next(i for i in subject.items if i != image)
