@@ -4,14 +4,16 @@ Each stage is `distill run --until STAGE` in a process of its own, on synthetic 
 that what is done for each image is the stage's own work and not the networks'. The stage `data` alone, which does least
 for an image, gets `--more` times as many.
 
-- Time is processor time of the process and all that it starts: other load on the machine changes it little.
+- Time is processor time of the process and all that it starts, which compute with one thread each, since threads that
+  wait for one another count as working. Of `--rounds`, in which all sizes take turns, the least counts: whatever else
+  runs on the machine only adds to it.
 - A stage has a fixed cost (imports, building networks, converting a file), which 24 images show nearly alone. So the
   exponent is k of the curve t = fixed + each * n ** k that comes nearest to all four times. Where less than a quarter
   of the longest is more than the shortest, the stage hardly grows, the curve would be noise, and the exponent is the
   plain log4(t16 / t4).
 - Memory is the largest resident set of any one process. Its exponent is the plain log4(m16 / m4): 0 is flat.
 
-    python benchmarks/scaling.py [--task classification|segmentation] [--images 250] [--more 8] [--at-once]
+    python benchmarks/scaling.py [--task classification|segmentation] [--images 250] [--more 8] [--rounds 2]
 
 Last line of stdout: one JSON object; `stages` has `name`, `time_exponent` and `memory_exponent` of each.
 """
@@ -26,7 +28,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,10 +59,9 @@ def main() -> None:
     parser.add_argument("--task", choices=sorted(CONFIGS), default="classification")
     parser.add_argument("--images", type=int, default=250, help="at 1x")
     parser.add_argument("--more", type=int, default=8, help="times as many for the stage data alone")
-    parser.add_argument("--at-once", action="store_true", help="all sizes side by side")
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     sizes = [_FEWEST, *(factor * options.images for factor in _FACTORS)]
-    costs: dict[str, list[Cost]] = {stage: [] for stage in STAGES}
     counts = dict.fromkeys(STAGES, sizes) | {"data": [_FEWEST, *(size * options.more for size in sizes[1:])]}
 
     def measured(place: int) -> dict[str, Cost]:
@@ -71,10 +71,13 @@ def main() -> None:
             found |= _stages(Path(root), options.task, counts["data"][place], STAGES[:1])
         return found
 
-    with ThreadPoolExecutor(len(sizes) if options.at_once else 1) as pool:
-        for found in pool.map(measured, range(len(sizes))):
-            for stage, cost in found.items():
-                costs[stage].append(cost)
+    rounds = [[measured(place) for place in range(len(sizes))] for _ in range(options.rounds)]
+    costs = {
+        stage: [
+            Cost(*map(min, zip(*(each[place][stage] for each in rounds), strict=True))) for place in range(len(sizes))
+        ]
+        for stage in STAGES
+    }
     table = Table("stage", "images", "processor time, s", "exponent", "peak memory, MB", "exponent")
     rows = []
     for stage in STAGES:
@@ -125,7 +128,8 @@ def _cost(place: Path, stage: str) -> Cost:
     start = time.monotonic()
     with (place / "log.txt").open("ab") as log:
         command = [sys.executable, "-m", "distill", "run", "teacher.yaml", "--until", stage]
-        process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, start_new_session=True)
+        alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, start_new_session=True, env=alone)
     _, status, used = os.wait4(process.pid, 0)  # with all that it waited for
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
