@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from distill.config import DataSettings
 from distill.core.errors import DataError
 from distill.core.types import ImageRecord
+from distill.data.archives import is_archive
+from distill.data.opener import archive_of
 from distill.data.sources import read_columns
 
 __all__ = ["BY_FOLDER", "SMALL", "find_groups"]
@@ -24,7 +27,8 @@ def find_groups(settings: DataSettings, records: Sequence[ImageRecord]) -> dict[
     """Groups by name, each with the places of its images in `records`.
 
     An image is in one group a column, named `column=value`, or in that of its sub-folder, named like it: `night` of
-    `test/cat/night/1.jpg` or of `test/images/night/1.jpg`. Images without a value or sub-folder are in none.
+    `test/cat/night/1.jpg`, of `test/images/night/1.jpg` or of the member `cat/night/1.jpg` of an archive. Images
+    without a value or sub-folder are in none.
 
     Args:
         settings: `groups` names the columns.
@@ -43,17 +47,28 @@ def find_groups(settings: DataSettings, records: Sequence[ImageRecord]) -> dict[
             f" {BY_FOLDER}, for sub-folders"
         )
     known = read_columns(settings.manifest, columns) if columns and settings.manifest is not None else {}
-    bases = [p for p in (settings.test, settings.validation, settings.labeled) if isinstance(p, Path)]
+    named = (settings.test, settings.validation, settings.labeled)
+    bases = [_base(source) for source in named if isinstance(source, (Path, str))]
     for place, record in enumerate(records):
         for column, value in zip(columns, known.get(record.path, ()), strict=False):
             if value:
                 found[f"{column}={value}"].append(place)
-        if BY_FOLDER in settings.groups and (folder := _sub_folder(Path(record.path), bases)):
+        if BY_FOLDER in settings.groups and (folder := _sub_folder(record.path, bases)):
             found[folder].append(place)
     return dict(sorted(found.items()))
 
 
-def _sub_folder(path: Path, bases: Sequence[Path]) -> str:
+def _base(source: Path | str) -> str:
+    """The folder of a source; of archives and patterns that in which they lie."""
+    whole = str(source)
+    fixed = whole if isinstance(source, Path) else re.split(r"[*?\[{]", whole)[0]
+    return fixed.rpartition("/")[0] if fixed != whole or is_archive(fixed) else fixed.rstrip("/")
+
+
+def _sub_folder(address: str, bases: Sequence[str]) -> str:
     """Folders between that of the class, or `images`, and the file; empty if it lies in no folder of truth."""
-    base = next((base for base in bases if path.is_relative_to(base)), None)
-    return "" if base is None else "/".join(path.relative_to(base).parts[1:-1])
+    archive = archive_of(address)
+    inner = address[len(archive) :].partition("/")[2]
+    path = f"{archive.rpartition('/')[0]}/{inner}" if archive != address else address  # an archive is no folder
+    base = next((base for base in bases if path.startswith(f"{base}/")), None)
+    return "" if base is None else "/".join(path[len(base) + 1 :].split("/")[1:-1])

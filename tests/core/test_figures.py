@@ -159,6 +159,24 @@ def test_groups_by_sub_folders(tmp_path: Path) -> None:
         find_groups(data(groups=["light"], test=tmp_path / "test"), records)
 
 
+@pytest.mark.parametrize(
+    ("source", "archive"),
+    [
+        (Path("/data/test.tar"), "/data/test.tar"),
+        (Path("/data/test"), "/data/test/000.tar"),
+        (Path("/data/[new]"), "/data/[new]/000.tar"),
+        ("/data/test/{000..099}.tar", "/data/test/007.tar"),
+        ("s3://bucket/test-*.tar", "s3://bucket/test-1.tar"),
+        ("s3://bucket/test/", "s3://bucket/test/a.tar"),
+    ],
+)
+def test_groups_by_sub_folders_in_archives(source: Path | str, archive: str) -> None:
+    records = [record(f"{archive}!{at}+20/{name}") for at, name in enumerate(("cat/night/1.jpg", "cat/2.jpg", "3.jpg"))]
+    assert find_groups(data(groups=["folder"], test=source), records) == {"night": [0]}
+    of_classes = [record("/data/test/cat/000.tar!0+20/night/1.jpg"), record("/other/000.tar!0+20/cat/night/1.jpg")]
+    assert find_groups(data(groups=["folder"], test=Path("/data/test")), of_classes) == {"night": [0]}
+
+
 def test_a_second_opinion_that_cannot_be_used(tmp_path: Path, task: Classification) -> None:
     records, manifest = [record(tmp_path / f"{n}.jpg", n) for n in range(3)], tmp_path / "index.csv"
     manifest.write_text("path,label,split,bob,eve\n0.jpg,a,test,axe,\n1.jpg,a,test,,\n2.jpg,a,test,ox,\n")
