@@ -1,7 +1,7 @@
 """What it costs to label by several processes.
 
-The teacher's bare forward passes bound labelling from above: a worker cannot be faster, and W workers with cores of
-their own can be W times as fast. What is lost is decoding and cutting, which share the cores on a CPU; the time of a
+The teacher's bare forward passes bound labelling from above: a worker cannot be faster, nor W workers than W processes
+that do nothing else at the same time, which on two threads of one core is less than twice one. What is lost is decoding and cutting, which share the cores on a CPU; the time of a
 shard that one worker still makes while the others have none left; and on a Ray cluster a few milliseconds a shard.
 Starting the first worker and its teacher is counted apart, since it is paid once, whatever the work; a cluster of
 two CPUs on this machine is there from the beginning.
@@ -19,12 +19,14 @@ import contextlib
 import functools
 import json
 import logging
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -66,7 +68,7 @@ def main() -> None:
     """Measure and print."""
     options = _options()
     torch.set_num_threads(options.threads)
-    bare: list[float] = []
+    bare: dict[int, list[float]] = {workers: [] for workers in sorted(set(_ENGINES.values()))}
     rates: dict[str, list[float]] = {engine: [] for engine in _ENGINES}
     starts: dict[str, list[float]] = {engine: [] for engine in _ENGINES}
     bytes_seen: set[tuple[str, ...]] = set()
@@ -74,7 +76,8 @@ def main() -> None:
         records = make_photos(Path(root) / "photos", options.images)
         views = len(records) * options.views
         for number in range(options.rounds):
-            bare.append(_bare(records, options))
+            for workers, found in bare.items():
+                found.append(_bare_at_once(records, options, workers))
             for engine, workers in _ENGINES.items():
                 folder, clock = Path(root) / f"{engine}-{number}", _Clock(Console(quiet=True))
                 folder.mkdir()
@@ -87,18 +90,25 @@ def main() -> None:
                 rates[engine].append(views / clock.seconds)
                 starts[engine].append(clock.began - start)
                 bytes_seen.add(tuple(sha256_of(path) for path in sorted(folder.iterdir())))
-    rows, ceiling = [], statistics.median(bare)
-    for engine, workers in _ENGINES.items():
-        ratio = statistics.median(rate / (workers * most) for rate, most in zip(rates[engine], bare, strict=True))
-        found = {"engine": engine, "workers": workers, "views_per_s": round(statistics.median(rates[engine]), 1)}
-        rows.append({**found, "of_ceiling": round(ratio, 3), "start_s": round(statistics.median(starts[engine]), 1)})
+    rows = [
+        {
+            "engine": engine,
+            "workers": workers,
+            "views_per_s": round(statistics.median(rates[engine]), 1),
+            "ceiling_views_per_s": round(statistics.median(bare[workers]), 1),
+            "of_ceiling": round(
+                statistics.median(rate / most for rate, most in zip(rates[engine], bare[workers], strict=True)), 3
+            ),
+            "start_s": round(statistics.median(starts[engine]), 1),
+        }
+        for engine, workers in _ENGINES.items()
+    ]
     table = Table("engine", "views/s", "ceiling, views/s", "of the ceiling", "start, s")
     for row in rows:
-        most = row["workers"] * ceiling
         table.add_row(
-            row["engine"],
+            str(row["engine"]),
             f"{row['views_per_s']:.1f}",
-            f"{most:.1f}",
+            f"{row['ceiling_views_per_s']:.1f}",
             f"{row['of_ceiling']:.3f}",
             f"{row['start_s']:.1f}",
         )
@@ -108,9 +118,8 @@ def main() -> None:
         json.dumps(
             {
                 "rows": rows,
-                "teacher_views_per_s": round(ceiling, 1),
                 "same_bytes": len(bytes_seen) == 1,
-                "raw": {"teacher": bare, **rates},
+                "raw": {**{f"{workers} bare": found for workers, found in bare.items()}, **rates},
                 "settings": vars(options),
                 "cpus": os.cpu_count(),
                 "load_average": os.getloadavg()[0],
@@ -169,7 +178,20 @@ def _labelling(folder: Path, records: list[ImageRecord], options: argparse.Names
     )
 
 
-def _bare(records: list[ImageRecord], options: argparse.Namespace) -> float:
+def _bare_at_once(records: list[ImageRecord], options: argparse.Namespace, processes: int) -> float:
+    """Views a second that so many processes answer together, each over all batches."""
+    spawn = multiprocessing.get_context("spawn")
+    barrier, rates = spawn.Barrier(processes), spawn.Queue()
+    started = [spawn.Process(target=_bare, args=(records, options, barrier, rates)) for _ in range(processes)]
+    for process in started:
+        process.start()
+    total = sum(rates.get(timeout=600) for _ in started)
+    for process in started:
+        process.join()
+    return float(total)
+
+
+def _bare(records: list[ImageRecord], options: argparse.Namespace, barrier: Any, rates: Any) -> None:
     """Views a second of forward passes alone, over the very batches that labelling shows."""
     teacher = _teacher(options)
     shown = [(r, [_PLAN.stored(r.id, index, r.width, r.height) for index in range(options.views)]) for r in records]
@@ -177,10 +199,11 @@ def _bare(records: list[ImageRecord], options: argparse.Namespace) -> float:
         np.array(images) for images in iterate(ImageCache(100), batches_of(shown, options.batch_size), options.size, 2)
     ]
     teacher.predict(prepared[0])  # warms up
+    barrier.wait(600)
     start = time.perf_counter()
     for images in prepared:
         teacher.predict(images)
-    return len(records) * options.views / (time.perf_counter() - start)
+    rates.put(len(records) * options.views / (time.perf_counter() - start))
 
 
 if __name__ == "__main__":
