@@ -1,10 +1,10 @@
 """What it costs to label by several processes.
 
 The teacher's bare forward passes bound labelling from above: a worker cannot be faster, nor W workers than W processes
-that do nothing else at the same time, which on two threads of one core is less than twice one. What is lost is decoding and cutting, which share the cores on a CPU; the time of a
-shard that one worker still makes while the others have none left; and on a Ray cluster a few milliseconds a shard.
-Starting the first worker and its teacher is counted apart, since it is paid once, whatever the work; a cluster of
-two CPUs on this machine is there from the beginning.
+that do nothing else at the same time, which on two threads of one core is less than twice one. What is lost is decoding
+and cutting, which share the cores on a CPU; the time of a shard that one worker still makes while the others have none
+left; and on a Ray cluster a few milliseconds a shard. Starting the first worker and its teacher is counted apart, since
+it is paid once, whatever the work; a cluster of two CPUs on this machine is there from the beginning.
 
     python benchmarks/labelling_engines.py [--model resnet18 --size 160 --images 96 --views 8 --threads 1 --rounds 3]
 
