@@ -114,8 +114,8 @@ class Labelling(ABC, Generic[T, S]):
             "batch_size": read_json(plan)["batch_size"] if plan.exists() else batch_size,
         }
         self._earlier = self._same(earlier) if earlier else None
-        known = [record for record in records if self._earlier is not None and record.id in self._earlier]
-        self._plan["taken_over"] = len(known)
+        known = self._earlier
+        self._plan["taken_over"] = 0 if known is None else sum(record.id in known for record in records)
 
     @abstractmethod
     def show(self, record: ImageRecord) -> Shown:
@@ -196,10 +196,14 @@ class Labelling(ABC, Generic[T, S]):
             store = earlier()
         except StoreError:  # there is none, or it is damaged: all is asked
             return None
-        then, now = store.facts, self._plan
-        same = all(then.get(key) == now.get(key) for key in (*_DECIDES, *self.decides))
-        same = same and precisions(then["precision"]) == precisions(now["precision"])
-        return store if same and then["teacher"]["digest"] == now["teacher"]["digest"] else None
+        return store if self._basis(store.facts) == self._basis(self._plan) else None
+
+    def _basis(self, facts: Mapping[str, Any]) -> list[Any]:
+        """What an answer rests on, beside the image."""
+        teacher = facts.get("teacher")
+        digest = teacher.get("digest") if isinstance(teacher, dict) else None
+        settings = [facts.get(key) for key in (*_DECIDES, *self.decides)]
+        return [digest, precisions(str(facts.get("precision"))), *settings]
 
     def _parted(self, shown: Sequence[Shown]) -> tuple[list[Shown], list[Shown]]:
         """Those that the earlier store holds, and the others."""
