@@ -146,7 +146,7 @@ def test_a_store_of_other_classes_or_images_is_refused(finished: Workplace, copy
 
 @pytest.mark.parametrize(("largest", "said"), [(0.0, "all differences are rounding"), (0.004, "7 differ by more")])
 def test_what_verify_says_of_differences(largest: float, said: str) -> None:
-    found = Verified(1, 10, 10, 1, 32, "float32", 30, 7 if largest else 0, largest, 2.0**-12)
+    found = Verified(1, 10, 10, 1, 32, 0, "float32", 30, 7 if largest else 0, largest, 2.0**-12)
     assert said in list(found.describe())[-1]
 
 

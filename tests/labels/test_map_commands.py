@@ -240,7 +240,7 @@ def test_verify_names_the_damaged_shard_and_the_changed_photo(run: Run, distill:
 
 @pytest.mark.parametrize(("largest", "said"), [(0.003, "all differences are rounding"), (0.009, "7 differ by more")])
 def test_what_verify_says_of_differences(largest: float, said: str) -> None:
-    found = VerifiedMaps(1, 10, 1, 32, "float32", 30, 7 if largest > 0.004 else 0, largest, 1000, 999)
+    found = VerifiedMaps(1, 10, 1, 32, 0, "float32", 30, 7 if largest > 0.004 else 0, largest, 1000, 999)
     told = list(found.describe())
     assert said in told[-1]
     assert "99.9000 % of 1000 mask pixels are equal (1 are not)" in told
