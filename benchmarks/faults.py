@@ -50,6 +50,8 @@ TIMES = {
     "finished_at": "when a stage ended",
     "created_at": "when the report was written",
     "images_per_s": "of an epoch",
+    "data_wait": "share of an epoch in which it waited for images",
+    "workers": "a decision that says how long training waited for images",
     "load_ms": "opening a file",
     "latency": "of torch modules",
     "latency_ratio": "an int8 file over its float file",
