@@ -67,6 +67,7 @@ TIMED_FILES = {
     "*/tensorboard/*": "names and content have the time",
     "*.log": "native libraries print times and addresses",
     "report.html": "drawn from report.json, with its times",
+    "report.md": "written from report.json, with its times",
     ".lock": "who works in the folder, and since when",
 }
 """Files that differ between undisturbed runs; all others are compared."""
