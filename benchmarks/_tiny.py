@@ -37,6 +37,7 @@ teacher:
   smp: unet
   encoder: tu-test_resnet
   image_size: 64
+  precision: float32
   encoder_weights: null
   fit: {epochs: 8, batch_size: 4, ema_decay: 0.9}
 student: {smp: deeplabv3plus, encoder: mobilenetv4_conv_small, decoder_channels: 16, pretrained: false, image_size: 32}
