@@ -67,7 +67,6 @@ def draw_masks(
     known = {record.id: record for record in records}
     places = {name: {image: place for place, image in enumerate(answers.ids)} for name, answers in said.items()}
     scores = {name: image_scores(answers.counts) for name, answers in said.items()}
-    colors, clear = class_colors(len(classes)), background(classes)
     found: set[int] = set()
     images = []
     for number, (group, place) in enumerate(ranked(scores[judged])):
@@ -77,23 +76,19 @@ def draw_masks(
         except (DecodeError, DataError):  # gone since it was scored
             continue
         masks = {name: answers.mask(places[name][image]) for name, answers in said.items()}
-        drawn: list[tuple[str, _Pixels, float | None]] = [
-            ("photo and truth", overlay(photo, _scaled(truth, photo), colors, _TINT, clear=clear, outline=True), None)
-        ]
-        for name, mask in masks.items():
-            tinted = overlay(photo, _scaled(mask, photo), colors, clear=clear, outline=True)
-            drawn.append((name, tinted, _number(scores[name][places[name][image]])))
+        drawn = _tinted(photo, truth, masks, classes)
         wrong = (truth != IGNORED) & (masks[judged] != truth)
-        drawn.append((f"errors of {judged}", _marked(photo, truth == IGNORED, wrong), None))
-        panels = _kept(drawn, f"mask-{number}", pictures)
+        drawn[f"errors of {judged}"] = _marked(photo, truth == IGNORED, wrong)
+        reached = {name: _number(scores[name][places[name][image]]) for name in said}
+        panels = _kept(drawn, f"mask-{number}", pictures, reached)
         images.append({"group": group, "path": short(known[image].path), "panels": panels})
         found = found.union(*(np.unique(mask).tolist() for mask in (truth, *masks.values())))
     return {
         "judged": judged,
         "classes": sorted(found - {IGNORED}),
-        "untinted": clear,
+        "untinted": background(classes),
         "images": images,
-        "disagreements": _disagreements(records, classes, said, resize, max_megapixels, pictures),
+        "disagreements": _disagreements(records, classes, said, places, resize, max_megapixels, pictures),
     }
 
 
@@ -138,6 +133,7 @@ def _disagreements(
     records: Sequence[ImageRecord],
     classes: Sequence[str],
     said: Mapping[str, MaskAnswers],
+    places: Mapping[str, Mapping[str, int]],
     resize: Resize,
     max_megapixels: float,
     pictures: dict[str, bytes],
@@ -148,6 +144,7 @@ def _disagreements(
         records: with truth; of more than `COMPARED` some are taken evenly.
         classes: names, in the order of places.
         said: answers about these records by the name of who gave them; each is compared with the next.
+        places: of images in the answers, by name and id.
         resize: shape of the fixed view.
         max_megapixels: larger images are not opened.
         pictures: gets a JPEG for each panel.
@@ -160,9 +157,8 @@ def _disagreements(
     if len(said) < 2:
         return None
     names = list(said)
-    places = {name: {image: place for place, image in enumerate(answers.ids)} for name, answers in said.items()}
     step = -(-len(records) // COMPARED)
-    known: dict[str, ImageRecord] = {}
+    known: list[ImageRecord] = []
     right = np.zeros(1 << len(names), np.int64)
     differ: list[list[float]] = []
     pixels: list[int] = []
@@ -176,14 +172,14 @@ def _disagreements(
         right += np.bincount(np.asarray(hits)[truth != IGNORED], minlength=len(right))
         differ.append([float((one != other).mean()) for one, other in pairwise(masks)])
         pixels.append(truth.size)
-        known[record.id] = record
+        known.append(record)
     shares = np.array(differ).reshape(len(known), len(names) - 1)
     pairs = []
     for number, pair in enumerate(pairwise(names)):
         worst = np.argsort(-shares[:, number], kind="stable")[:MASKS]
         images: list[dict[str, Any]] = []
         for place in worst.tolist():
-            record = list(known.values())[place]
+            record = known[place]
             if shares[place, number] == 0:
                 break
             named = f"differ-{number}-{len(images)}"
@@ -218,26 +214,30 @@ def _difference(
         photo, truth = _scene(record, resize, max_megapixels)
     except (DecodeError, DataError):
         return []
-    colors, clear = class_colors(len(classes)), background(classes)
-    true = overlay(photo, _scaled(truth, photo), colors, _TINT, clear=clear, outline=True)
-    drawn: list[tuple[str, _Pixels, float | None]] = [("photo and truth", true, None)]
-    for name, mask in two.items():
-        drawn.append((name, overlay(photo, _scaled(mask, photo), colors, clear=clear, outline=True), None))
+    drawn = _tinted(photo, truth, two, classes)
     one, other = two.values()
-    drawn.append(("where they differ", _marked(photo, np.zeros_like(truth, bool), one != other), None))
-    return _kept(drawn, named, pictures)
+    drawn["where they differ"] = _marked(photo, np.zeros_like(truth, bool), one != other)
+    return _kept(drawn, named, pictures, {})
+
+
+def _tinted(photo: _Pixels, truth: _Pixels, masks: Mapping[str, _Pixels], classes: Sequence[str]) -> dict[str, _Pixels]:
+    """Panels by title: the photo under its truth, then under each answer."""
+    colors, clear = class_colors(len(classes)), background(classes)
+    drawn = {"photo and truth": overlay(photo, _scaled(truth, photo), colors, _TINT, clear=clear, outline=True)}
+    for name, mask in masks.items():
+        drawn[name] = overlay(photo, _scaled(mask, photo), colors, clear=clear, outline=True)
+    return drawn
 
 
 def _kept(
-    drawn: Sequence[tuple[str, _Pixels, float | None]], named: str, pictures: dict[str, bytes]
+    drawn: Mapping[str, _Pixels], named: str, pictures: dict[str, bytes], scores: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
-    """Put panels of title, pixels and score to the pictures; what `report.json` says of them."""
-    for column, (_, pixels, _) in enumerate(drawn):
+    """Put panels to the pictures; what `report.json` says of them, with the scores that some have."""
+    panels = []
+    for column, (title, pixels) in enumerate(drawn.items()):
         pictures[f"{named}-{column}"] = _jpeg(pixels)
-    return [
-        {"title": title, "picture": f"{named}-{column}", "score": score}
-        for column, (title, _, score) in enumerate(drawn)
-    ]
+        panels.append({"title": title, "picture": f"{named}-{column}", "score": scores.get(title)})
+    return panels
 
 
 def _scene(record: ImageRecord, resize: Resize, max_megapixels: float) -> tuple[_Pixels, _Pixels]:
