@@ -152,7 +152,8 @@ def _disagreements(
     Returns:
         For `report.json`: `predictors`, `compared` (images), `counts` (`right`, the names of those that are, and
         `pixels`), the most frequent first, and `pairs` of `names`, `share` (of all pixels, that they answer
-        differently, 0..1) and `images` as of `draw_masks`, each with its own `share`. None of fewer than two.
+        differently, 0..1) and `images` as of `draw_masks`, each with its own `share`. None of fewer than two,
+        or where no truth is left.
     """
     if len(said) < 2:
         return None
@@ -173,7 +174,9 @@ def _disagreements(
         differ.append([float((one != other).mean()) for one, other in pairwise(masks)])
         pixels.append(truth.size)
         known.append(record)
-    shares = np.array(differ).reshape(len(known), len(names) - 1)
+    if not known:
+        return None
+    shares = np.array(differ)
     pairs = []
     for number, pair in enumerate(pairwise(names)):
         worst = np.argsort(-shares[:, number], kind="stable")[:MASKS]
@@ -186,7 +189,7 @@ def _disagreements(
             two = {name: said[name].mask(places[name][record.id]) for name in pair}
             if panels := _difference(record, two, classes, resize, max_megapixels, named, pictures):
                 images.append({"path": short(record.path), "panels": panels, "share": float(shares[place, number])})
-        share = float(np.average(shares[:, number], weights=pixels)) if pixels else 0.0
+        share = float(np.average(shares[:, number], weights=pixels))
         pairs.append({"names": list(pair), "share": share, "images": images})
     return {
         "predictors": names,

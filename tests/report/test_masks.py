@@ -114,6 +114,14 @@ def test_predictors_that_say_the_same_have_no_images(tmp_path: Path) -> None:
     assert drawn(records, {"student": answered(records, 1)})[0]["disagreements"] is None
 
 
+def test_nothing_is_compared_where_no_truth_is_left(tmp_path: Path) -> None:
+    records = photographed(tmp_path, 2)
+    said = {name: answered(records, shift) for shift, name in enumerate(("teacher", "student"))}
+    for record in records:
+        Path(str(record.mask)).unlink()
+    assert drawn(records, said)[0]["disagreements"] is None
+
+
 def test_of_many_images_some_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "COMPARED", 3)
     records = photographed(tmp_path, 7)
